@@ -1,0 +1,66 @@
+"""The kernels for other Cython modules: `from nncore._kernels cimport forward`.
+
+All are nogil; they check shapes, raise ValueError, and allocate nothing. Compile with
+nncore.get_include() among the include directories.
+"""
+
+from cython cimport floating
+
+cdef extern from "nncore.h" nogil:
+    cpdef enum Activation "nncore_activation":
+        IDENTITY "NNCORE_IDENTITY"
+        SIGMOID "NNCORE_SIGMOID"
+        TANH "NNCORE_TANH"
+        RELU "NNCORE_RELU"
+        LEAKY_RELU "NNCORE_LEAKY_RELU"
+        ELU "NNCORE_ELU"
+        SOFTPLUS "NNCORE_SOFTPLUS"
+        SOFTMAX "NNCORE_SOFTMAX"
+
+    cpdef enum Loss "nncore_loss":
+        SQUARED_ERROR "NNCORE_SQUARED_ERROR"
+        BINARY_CROSS_ENTROPY "NNCORE_BINARY_CROSS_ENTROPY"
+        CROSS_ENTROPY "NNCORE_CROSS_ENTROPY"
+
+cpdef int forward(
+    floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
+    const floating[::1] b, Activation activation) except -1 nogil
+
+cpdef double loss(
+    const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
+    Loss loss) except? -1 nogil
+
+cpdef int output_delta(
+    floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
+    const floating[::1] sample_weight, Loss loss, Activation activation) except -1 nogil
+
+cpdef int delta(
+    floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
+    const floating[:, ::1] A_prev, Activation activation) except -1 nogil
+
+cpdef int gradient(
+    floating[:, ::1] dW, floating[::1] db, const floating[:, ::1] delta,
+    const floating[:, ::1] A_prev, double scale, double beta=*) except -1 nogil
+
+cpdef int gradient_descent(
+    floating[:, ::1] W, floating[::1] b, const floating[:, ::1] delta,
+    const floating[:, ::1] A_prev, double step_size, double decay=*) except -1 nogil
+
+cpdef int sgd(
+    floating[::1] parameters, const floating[::1] gradient, double learning_rate,
+    double weight_decay) except -1 nogil
+
+cpdef int momentum(
+    floating[::1] parameters, floating[::1] velocity, const floating[::1] gradient,
+    double learning_rate, double momentum, bint nesterov, double weight_decay) except -1 nogil
+
+cpdef int adam(
+    floating[::1] parameters, floating[::1] m, floating[::1] v, const floating[::1] gradient,
+    double step_size, double beta_1, double beta_2, double epsilon,
+    double weight_decay) except -1 nogil
+
+cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil
+
+cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil
+
+cpdef Py_ssize_t first_nonfinite(const floating[::1] x) except -1 nogil

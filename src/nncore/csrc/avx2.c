@@ -1,0 +1,8 @@
+#include "nncore.h"
+
+#ifdef NNCORE_X86
+#define ISA avx2
+#define ISA_TARGET "avx2,fma"
+#define VECTOR_BYTES 32
+#include "isa.h"
+#endif

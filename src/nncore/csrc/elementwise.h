@@ -1,0 +1,246 @@
+/* Loops over arrays: everything of a step that is not a product of matrices, in the order of the
+ * data's way. A template, see vector.h. */
+
+/* The table of activations: sigma and its derivative in terms of its value a = sigma(z), (7). */
+
+INLINE V NAME(identity)(V z) { return z; }
+INLINE V NAME(identity_derivative)(V a) {
+    (void)a;
+    return NAME(all)(1);
+}
+
+INLINE V NAME(sigmoid_derivative)(V a) { return a * (1 - a); }
+
+INLINE V NAME(tanh_derivative)(V a) { return 1 - a * a; }
+
+INLINE V NAME(relu)(V z) { return SELECT(z < 0, NAME(all)(0), z); }
+INLINE V NAME(relu_derivative)(V a) { return SELECT(a > 0, NAME(all)(1), NAME(all)(0)); }
+
+INLINE V NAME(leaky_relu)(V z) { return SELECT(z < 0, R(0.01) * z, z); }
+INLINE V NAME(leaky_relu_derivative)(V a) {
+    return SELECT(a > 0, NAME(all)(1), NAME(all)(R(0.01)));
+}
+
+INLINE V NAME(elu)(V z) { return SELECT(z < 0, NAME(expm1_nonpositive)(z), z); }
+INLINE V NAME(elu_derivative)(V a) { return SELECT(a > 0, NAME(all)(1), a + 1); }
+
+/* sigma(z) = 1 - e^-softplus(z). */
+INLINE V NAME(softplus_derivative)(V a) { return -NAME(expm1_nonpositive)(-a); }
+
+/* A row of Z + b becomes its softmax; subtracting the largest z keeps exp from overflowing. */
+static void NAME(bias_softmax_row)(real *A, const real *b, ptrdiff_t n) {
+    V largest = NAME(all)(-INFINITY);
+    FOR_EACH_VECTOR (j, count, n) {
+        V z = LOAD(A + j, count) + LOAD(b + j, count);
+        STORE(A + j, z, count);
+        for (ptrdiff_t k = count; k < LANES; k++)
+            z[k] = -INFINITY;
+        largest = SELECT(largest > z, largest, z);
+    }
+    real top = largest[0];
+    for (ptrdiff_t k = 1; k < LANES; k++)
+        top = top > largest[k] ? top : largest[k];
+
+    V total = {0};
+    FOR_EACH_VECTOR (j, count, n) {
+        V e = NAME(exp)(LOAD(A + j, count) - top);
+        STORE(A + j, e, count);
+        for (ptrdiff_t k = count; k < LANES; k++)
+            e[k] = 0;
+        total += e;
+    }
+    const real sum = NAME(sum)(total);
+    FOR_EACH_VECTOR (j, count, n)
+        STORE(A + j, LOAD(A + j, count) / sum, count);
+}
+
+static void NAME(bias_activation)(void *A_, const void *b_, enum nncore_activation activation,
+                                  ptrdiff_t n_rows, ptrdiff_t n) {
+    real *A = A_;
+    const real *b = b_;
+    switch (activation) {
+#define X(ACTIVATION, sigma)                                                               \
+    case NNCORE_##ACTIVATION:                                                              \
+        for (ptrdiff_t i = 0; i < n_rows; i++, A += n)                                     \
+            FOR_EACH_VECTOR (j, count, n)                                                  \
+                STORE(A + j, NAME(sigma)(LOAD(A + j, count) + LOAD(b + j, count)), count); \
+        break;
+        NNCORE_ELEMENTWISE_ACTIVATIONS(X)
+#undef X
+    case NNCORE_SOFTMAX:
+        for (ptrdiff_t i = 0; i < n_rows; i++, A += n)
+            NAME(bias_softmax_row)(A, b, n);
+    }
+}
+
+static void NAME(times_derivative)(void *delta_, const void *A_, enum nncore_activation activation,
+                                   ptrdiff_t count) {
+    real *delta = delta_;
+    const real *A = A_;
+    switch (activation) {
+#define X(ACTIVATION, sigma)                                                                      \
+    case NNCORE_##ACTIVATION:                                                                     \
+        FOR_EACH_VECTOR (i, left, count)                                                          \
+            STORE(delta + i, LOAD(delta + i, left) * NAME(sigma##_derivative)(LOAD(A + i, left)), \
+                  left);                                                                          \
+        break;
+        NNCORE_ELEMENTWISE_ACTIVATIONS(X)
+#undef X
+    case NNCORE_SOFTMAX: /* only an output's, whose delta is A - Y */
+        break;
+    }
+}
+
+/* Probabilities are kept one epsilon from 0 and 1, so that no logarithm sees 0. */
+INLINE V NAME(log_clipped)(V p) {
+    const V low = NAME(all)(EPSILON), high = NAME(all)(1 - EPSILON);
+    return NAME(log)(SELECT(p < low, low, SELECT(p > high, high, p)));
+}
+
+static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weight_,
+                         enum nncore_loss loss, ptrdiff_t n_rows, ptrdiff_t n) {
+    const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i++, A += n, Y += n) {
+        V row = {0};
+        FOR_EACH_VECTOR (j, count, n) {
+            const V a = LOAD(A + j, count), y = LOAD(Y + j, count);
+            switch (loss) {
+            case NNCORE_SQUARED_ERROR:
+                row = NAME(fma)(R(0.5) * (a - y), a - y, row);
+                break;
+            case NNCORE_BINARY_CROSS_ENTROPY: {
+                V term = y * NAME(log_clipped)(a) + (1 - y) * NAME(log_clipped)(1 - a);
+                for (ptrdiff_t k = count; k < LANES; k++)
+                    term[k] = 0;
+                row -= term;
+                break;
+            }
+            case NNCORE_CROSS_ENTROPY: /* beyond the row's end y is 0, and so is the term */
+                row = NAME(fma)(-y, NAME(log_clipped)(a), row);
+                break;
+            }
+        }
+        total += (double)NAME(sum)(row) * (sample_weight ? (double)sample_weight[i] : 1.0);
+    }
+    return total;
+}
+
+static void NAME(output_delta)(void *delta_, const void *A, const void *Y_,
+                               const void *sample_weight_, enum nncore_loss loss,
+                               enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n) {
+    real *delta = delta_;
+    const real *a = A, *y = Y_, *sample_weight = sample_weight_;
+    for (ptrdiff_t i = 0; i < n_rows; i++) {
+        const V weight = NAME(all)(sample_weight ? sample_weight[i] : 1);
+        FOR_EACH_VECTOR (j, count, n) {
+            const ptrdiff_t at = i * n + j;
+            STORE(delta + at, weight * (LOAD(a + at, count) - LOAD(y + at, count)), count);
+        }
+    }
+    if (loss == NNCORE_SQUARED_ERROR)
+        NAME(times_derivative)(delta, A, activation, n_rows * n);
+}
+
+static void NAME(column_sums)(void *db_, const void *delta_, double scale, double beta,
+                              ptrdiff_t n_rows, ptrdiff_t n) {
+    real *db = db_;
+    const real *delta = delta_;
+    FOR_EACH_VECTOR (j, count, n) {
+        V sum = {0};
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            sum += LOAD(delta + i * n + j, count);
+        sum *= (real)scale;
+        if (beta != 0) /* what db held before must not matter otherwise, NaN included */
+            sum += (real)beta * LOAD(db + j, count);
+        STORE(db + j, sum, count);
+    }
+}
+
+static void NAME(sgd)(void *parameters_, const void *gradient_, double learning_rate,
+                      double weight_decay, ptrdiff_t count) {
+    real *w = parameters_;
+    const real *gradient = gradient_;
+    const V rate = NAME(all)((real)learning_rate), decay = NAME(all)((real)weight_decay);
+    FOR_EACH_VECTOR (i, left, count) {
+        const V x = LOAD(w + i, left);
+        const V g = NAME(fma)(decay, x, LOAD(gradient + i, left));
+        STORE(w + i, x - rate * g, left);
+    }
+}
+
+static void NAME(momentum)(void *parameters_, void *velocity_, const void *gradient_,
+                           double learning_rate, double momentum, int nesterov, double weight_decay,
+                           ptrdiff_t count) {
+    real *w = parameters_, *velocity = velocity_;
+    const real *gradient = gradient_;
+    const V rate = NAME(all)((real)learning_rate), decay = NAME(all)((real)weight_decay);
+    const V mu = NAME(all)((real)momentum);
+    FOR_EACH_VECTOR (i, left, count) {
+        const V x = LOAD(w + i, left);
+        const V g = NAME(fma)(decay, x, LOAD(gradient + i, left));
+        const V v = mu * LOAD(velocity + i, left) - rate * g;
+        STORE(velocity + i, v, left);
+        STORE(w + i, x + (nesterov ? mu * v - rate * g : v), left);
+    }
+}
+
+static void NAME(adam)(void *parameters_, void *m_, void *v_, const void *gradient_,
+                       double step_size, double beta_1, double beta_2, double epsilon,
+                       double weight_decay, ptrdiff_t count) {
+    real *w = parameters_, *m = m_, *v = v_;
+    const real *gradient = gradient_;
+    const V decay = NAME(all)((real)weight_decay), step = NAME(all)((real)step_size);
+    const V b1 = NAME(all)((real)beta_1), b2 = NAME(all)((real)beta_2);
+    const V c1 = NAME(all)((real)(1 - beta_1)), c2 = NAME(all)((real)(1 - beta_2));
+    FOR_EACH_VECTOR (i, left, count) {
+        const V x = LOAD(w + i, left);
+        const V g = NAME(fma)(decay, x, LOAD(gradient + i, left));
+        const V m_new = NAME(fma)(b1, LOAD(m + i, left), c1 * g);
+        const V v_new = NAME(fma)(b2, LOAD(v + i, left), c2 * g * g);
+        STORE(m + i, m_new, left);
+        STORE(v + i, v_new, left);
+        STORE(w + i, x - step * m_new / (NAME(sqrt)(v_new) + (real)epsilon), left);
+    }
+}
+
+static void NAME(map)(void *out_, const void *x_, enum nncore_function function, ptrdiff_t count) {
+    real *out = out_;
+    const real *x = x_;
+    FOR_EACH_VECTOR (i, left, count) {
+        const V value = LOAD(x + i, left);
+        STORE(out + i, function == NNCORE_EXP ? NAME(exp)(value) : NAME(log)(value), left);
+    }
+}
+
+static ptrdiff_t NAME(first_nonfinite)(const void *x_, ptrdiff_t count) {
+    const real *x = x_;
+    ptrdiff_t i = 0;
+    /* x - x is 0 for finite x and NaN otherwise, and a sum keeps a NaN. */
+    for (const ptrdiff_t block = 16 * LANES; i + block <= count; i += block) {
+        V residue = {0};
+        for (ptrdiff_t j = 0; j < block; j += LANES) {
+            const V value = NAME(load)(x + i + j);
+            residue += value - value;
+        }
+        if (NAME(sum)(residue) != 0)
+            break;
+    }
+    while (i < count && x[i] - x[i] == 0)
+        i++;
+    return i;
+}
+
+static const nncore_elementwise NAME(elementwise) = {
+    .name = NNCORE_TEXT(ISA),
+    .bias_activation = NAME(bias_activation),
+    .times_derivative = NAME(times_derivative),
+    .loss = NAME(loss),
+    .output_delta = NAME(output_delta),
+    .column_sums = NAME(column_sums),
+    .sgd = NAME(sgd),
+    .momentum = NAME(momentum),
+    .adam = NAME(adam),
+    .map = NAME(map),
+    .first_nonfinite = NAME(first_nonfinite),
+};

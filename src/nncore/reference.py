@@ -1,0 +1,194 @@
+"""The kernels in NumPy: the specification of ``nncore._kernels``, same names, same signatures.
+
+An example is a row: activations ``A`` of layer l have shape (N, n_l), weights ``W`` (n_{l-1}, n_l),
+biases ``b`` (n_l,) and deltas (N, n_l). In each kernel the outputs come first and are overwritten.
+The numbers in parentheses are the equations of the README's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._kernels import Activation, Loss
+
+__all__ = [
+    "adam",
+    "delta",
+    "exp",
+    "first_nonfinite",
+    "forward",
+    "gradient",
+    "gradient_descent",
+    "log",
+    "loss",
+    "momentum",
+    "output_delta",
+    "sgd",
+]
+
+Array = npt.NDArray[Any]
+Function = Callable[[Array], Array]
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
+
+
+def _softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _elu(z: Array) -> Array:
+    return np.where(z < 0, np.expm1(np.minimum(z, 0)), z)
+
+
+# sigma, and sigma' as a function of a = sigma(z): (7).
+ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
+    Activation.IDENTITY: (lambda z: z, np.ones_like),
+    Activation.SIGMOID: (_sigmoid, lambda a: a * (1 - a)),
+    Activation.TANH: (np.tanh, lambda a: 1 - a * a),
+    Activation.RELU: (lambda z: np.maximum(z, 0), lambda a: np.where(a > 0, 1, 0)),
+    Activation.LEAKY_RELU: (
+        lambda z: np.where(z < 0, 0.01 * z, z),
+        lambda a: np.where(a > 0, 1, 0.01),
+    ),
+    Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
+    Activation.SOFTPLUS: (lambda z: np.logaddexp(0, z), lambda a: -np.expm1(-a)),
+    # Its delta is A - Y (3); it has no derivative of its own.
+    Activation.SOFTMAX: (_softmax, np.ones_like),
+}
+
+
+def _log_clipped(p: Array) -> Array:
+    eps = np.finfo(p.dtype).eps
+    return np.log(np.clip(p, eps, 1 - eps))
+
+
+# The loss of each example: (2) and its siblings.
+LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
+    Loss.SQUARED_ERROR: lambda A, Y: 0.5 * ((Y - A) ** 2).sum(axis=1),
+    Loss.BINARY_CROSS_ENTROPY: lambda A, Y: (
+        -(Y * _log_clipped(A) + (1 - Y) * _log_clipped(1 - A)).sum(axis=1)
+    ),
+    Loss.CROSS_ENTROPY: lambda A, Y: -(Y * _log_clipped(A)).sum(axis=1),
+}
+
+
+def forward(A: Array, A_prev: Array, W: Array, b: Array, activation: Activation) -> None:
+    """(1): A = σ(A_prev W + b)."""
+    sigma, _ = ACTIVATIONS[activation]
+    A[...] = sigma(A_prev @ W + b)
+
+
+def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:
+    """(2): the sum, over the examples, of weight times loss."""
+    losses = LOSSES[loss](A, Y).astype(np.float64)
+    return float(losses.sum() if sample_weight is None else sample_weight @ losses)
+
+
+def output_delta(
+    delta: Array,
+    A: Array,
+    Y: Array,
+    sample_weight: Array | None,
+    loss: Loss,
+    activation: Activation,
+) -> None:
+    """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
+    delta[...] = A - Y
+    if loss == Loss.SQUARED_ERROR:
+        _, derivative = ACTIVATIONS[activation]
+        delta *= derivative(A)
+    if sample_weight is not None:
+        delta *= sample_weight[:, np.newaxis]
+
+
+def delta(delta_prev: Array, delta: Array, W: Array, A_prev: Array, activation: Activation) -> None:
+    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), where A_prev = σ(Z_prev) and δ = A_prev W's."""
+    _, derivative = ACTIVATIONS[activation]
+    delta_prev[...] = (delta @ W.T) * derivative(A_prev)
+
+
+def gradient(
+    dW: Array, db: Array, delta: Array, A_prev: Array, scale: float, beta: float = 0.0
+) -> None:
+    """(5): dW = scale A_prevᵀ δ + beta dW, db = scale 1ᵀ δ + beta db."""
+    # With beta = 0 nothing of what dW held may survive, NaN included.
+    dW[...] = scale * (A_prev.T @ delta) + (beta * dW if beta else 0)
+    db[...] = scale * delta.sum(axis=0) + (beta * db if beta else 0)
+
+
+def gradient_descent(
+    W: Array, b: Array, delta: Array, A_prev: Array, step_size: float, decay: float = 0.0
+) -> None:
+    """(5) and (6) at once: W -= step_size A_prevᵀ δ + decay W, b -= step_size 1ᵀ δ."""
+    W -= step_size * (A_prev.T @ delta) + decay * W
+    b -= step_size * delta.sum(axis=0)
+
+
+def sgd(parameters: Array, gradient: Array, learning_rate: float, weight_decay: float) -> None:
+    """(6): w -= η g, with g = ∂E/∂w + λ w."""
+    parameters -= learning_rate * (gradient + weight_decay * parameters)
+
+
+def momentum(
+    parameters: Array,
+    velocity: Array,
+    gradient: Array,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g.
+
+    I. Sutskever, J. Martens, G. Dahl, G. Hinton, On the importance of initialization and momentum
+    in deep learning (2013).
+    """
+    g = gradient + weight_decay * parameters
+    velocity[...] = momentum * velocity - learning_rate * g
+    parameters += momentum * velocity - learning_rate * g if nesterov else velocity
+
+
+def adam(
+    parameters: Array,
+    m: Array,
+    v: Array,
+    gradient: Array,
+    step_size: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε).
+
+    D. P. Kingma, J. Ba, Adam: a method for stochastic optimization (2015). The caller folds the
+    corrections of the means' bias into step_size and epsilon.
+    """
+    g = gradient + weight_decay * parameters
+    m[...] = beta_1 * m + (1 - beta_1) * g
+    v[...] = beta_2 * v + (1 - beta_2) * g * g
+    parameters -= step_size * m / (np.sqrt(v) + epsilon)
+
+
+def exp(out: Array, x: Array) -> None:
+    """Write eˣ to out."""
+    np.exp(x, out=out)
+
+
+def log(out: Array, x: Array) -> None:
+    """Write ln x to out, for normal x > 0."""
+    np.log(x, out=out)
+
+
+def first_nonfinite(x: Array) -> int:
+    """Return the index of the first NaN or infinity in a vector, or its length."""
+    finite = np.isfinite(x)
+    return x.size if finite.all() else int(np.argmin(finite))
