@@ -1,0 +1,32 @@
+"""Training of fully connected neural networks on the CPU, as fast as the CPU allows.
+
+>>> import nncore
+>>> X, Y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+>>> net = nncore.Network([2, 8, 1], activation=["tanh", "sigmoid"], dtype="float64", seed=0)
+>>> history = net.fit(X, Y, epochs=200, batch_size=4, optimizer=nncore.Adam(0.1), seed=0)
+>>> net.predict(X).round().ravel()
+array([0., 1., 1., 0.])
+"""
+
+from importlib.metadata import version
+
+from . import datasets
+from ._include import get_include
+from .network import Network
+from .optimizers import SGD, Adam, Optimizer
+from .training import DivergenceError, EpochEnd, History
+
+__version__ = version("nncore")
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "DivergenceError",
+    "EpochEnd",
+    "History",
+    "Network",
+    "Optimizer",
+    "__version__",
+    "datasets",
+    "get_include",
+]

@@ -1,0 +1,275 @@
+"""The training loop: it shuffles, cuts batches, and reports each epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_generator, as_integer
+from ._kernels import Examples, Workspace, first_nonfinite
+from .optimizers import Optimizer, as_optimizer
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["Callback", "DivergenceError", "EpochEnd", "History", "fit", "train_on_batch"]
+
+# A stretch of steps without the GIL aims at this time, a quarter of what Ctrl-C may wait.
+_STRETCH_SECONDS = 0.05
+
+
+class DivergenceError(ArithmeticError):
+    """The loss became NaN or infinite.
+
+    Attributes
+    ----------
+    epoch : int or None
+        The epoch, counted from 1, in which it did; None outside `Network.fit`.
+    learning_rate : float
+    """
+
+    def __init__(self, epoch: int | None, learning_rate: float, state: str) -> None:
+        super().__init__(epoch, learning_rate, state)
+        self.epoch = epoch
+        self.learning_rate = learning_rate
+        self._state = state
+
+    def __str__(self) -> str:
+        where = "" if self.epoch is None else f" in epoch {self.epoch}"
+        return (
+            f"the loss became NaN or infinite{where} with learning_rate={self.learning_rate:g}; "
+            f"{self._state}; a smaller learning_rate may help, and X and Y must be finite"
+        )
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What a callback is told after an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1 in each call of `Network.fit`.
+    loss : float
+        The mean loss of the epoch's examples, each before the step that it took part in.
+    validation_loss : float or None
+        The mean loss of the validation data after the epoch.
+    seconds : float
+        The time that the epoch's steps took.
+    network : Network
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+    network: Network
+
+
+Callback = Callable[[EpochEnd], object]
+
+
+@dataclass
+class History:
+    """Losses and times of a call of `Network.fit`, an entry per epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        As in `EpochEnd`.
+    validation_loss : list of float
+        Empty without validation data.
+    seconds : list of float
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def _append(self, end: EpochEnd) -> None:
+        self.loss.append(end.loss)
+        self.seconds.append(end.seconds)
+        if end.validation_loss is not None:
+            self.validation_loss.append(end.validation_loss)
+
+
+class _Checkpoint:
+    """A copy of everything that a step changes."""
+
+    def __init__(self, network: Network, optimizer: Optimizer) -> None:
+        self._live = (network.parameters, *optimizer.state)
+        self._copies = [np.empty_like(vector) for vector in self._live]
+        self._optimizer = optimizer
+        self.take()
+
+    def take(self) -> None:
+        for copy, vector in zip(self._copies, self._live, strict=True):
+            np.copyto(copy, vector)
+        self._step_count = self._optimizer.step_count
+
+    def restore(self) -> None:
+        for copy, vector in zip(self._copies, self._live, strict=True):
+            np.copyto(vector, copy)
+        self._optimizer.step_count = self._step_count
+
+
+def _is_finite(network: Network) -> bool:
+    return first_nonfinite(network.parameters) == network.parameters.size
+
+
+def train_on_batch(
+    network: Network, examples: Examples, weight: float, optimizer: Optimizer
+) -> float:
+    """Make one step with all the examples; see `Network.train_on_batch`."""
+    update = optimizer._update(network)
+    with network._workspace(examples.n) as workspace:
+        total = workspace.train(examples, None, 0, examples.n, examples.n, update)
+    if not math.isfinite(total):
+        raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged")
+    optimizer.step_count = update.step_count
+    return total / weight
+
+
+def fit(
+    network: Network,
+    X: npt.ArrayLike,
+    Y: npt.ArrayLike,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer | str,
+    shuffle: bool,
+    seed: Any,
+    sample_weight: npt.ArrayLike | None,
+    validation_data: Sequence[npt.ArrayLike] | None,
+    callbacks: Sequence[Callback],
+    verbose: bool,
+) -> History:
+    """Train a network; see `Network.fit`."""
+    epochs = as_integer("epochs", epochs)
+    batch_size = as_integer("batch_size", batch_size)
+    optimizer = as_optimizer(optimizer)
+    optimizer._check(network)
+    rng = as_generator(seed)
+    try:
+        callbacks = list(callbacks)
+    except TypeError:
+        raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}") from None
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be callables, got {callback!r}")
+    examples, weight = network._examples(X, Y, sample_weight)
+    validation = _validation_examples(network, validation_data)
+
+    batch_size = min(batch_size, examples.n)
+    history = History()
+    optimizer._update(network)
+    checkpoint = _Checkpoint(network, optimizer)
+    stretch = _Stretch()
+    with network._workspace(batch_size) as workspace:
+        for epoch in range(1, epochs + 1):
+            order = rng.permutation(examples.n) if shuffle else None
+            begin = time.perf_counter()
+            try:
+                total = _train_epoch(
+                    network, workspace, examples, order, batch_size, optimizer, stretch
+                )
+            except BaseException:
+                # Ctrl-C, say: whole steps stay, but only if they led to numbers.
+                if not _is_finite(network):
+                    checkpoint.restore()
+                raise
+            seconds = time.perf_counter() - begin
+            if not (math.isfinite(total) and _is_finite(network)):
+                checkpoint.restore()
+                last = f"the end of epoch {epoch - 1}" if epoch > 1 else "where it was before"
+                raise DivergenceError(
+                    epoch, optimizer.learning_rate, f"the network is back at {last}"
+                )
+            checkpoint.take()
+            end = EpochEnd(
+                epoch,
+                total / weight,
+                network._evaluate(*validation) if validation is not None else None,
+                seconds,
+                network,
+            )
+            history._append(end)
+            if verbose:
+                _print(end, epochs)
+            answers = [callback(end) for callback in callbacks]
+            if any(answers):
+                break
+    return history
+
+
+class _Stretch:
+    """How many steps to run in one call: as many as take about `_STRETCH_SECONDS`."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+
+    def adapt(self, steps: int, seconds: float) -> None:
+        if steps == self.steps and seconds < _STRETCH_SECONDS / 2:
+            self.steps *= 2
+        elif seconds > 2 * _STRETCH_SECONDS:
+            self.steps = max(1, self.steps // 2)
+
+
+def _train_epoch(
+    network: Network,
+    workspace: Workspace,
+    examples: Examples,
+    order: npt.NDArray[np.intp] | None,
+    batch_size: int,
+    optimizer: Optimizer,
+    stretch: _Stretch,
+) -> float:
+    """Run the steps of an epoch; return the sum of the losses, not finite if they diverge."""
+    update = optimizer._update(network)
+    total = 0.0
+    start = 0
+    try:
+        while start < examples.n and math.isfinite(total):
+            begin = time.perf_counter()
+            stop = min(start + stretch.steps * batch_size, examples.n)
+            total += workspace.train(examples, order, start, stop, batch_size, update)
+            stretch.adapt(-(-(stop - start) // batch_size), time.perf_counter() - begin)
+            start = stop
+    finally:
+        optimizer.step_count = update.step_count
+    return total
+
+
+def _validation_examples(
+    network: Network, validation_data: Sequence[npt.ArrayLike] | None
+) -> tuple[Examples, float] | None:
+    if validation_data is None:
+        return None
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise TypeError(
+            "validation_data must be a tuple (X, Y) or (X, Y, sample_weight), "
+            f"got {type(validation_data).__name__}"
+            + (f" of {len(validation_data)}" if hasattr(validation_data, "__len__") else "")
+        )
+    X, Y, *rest = validation_data
+    names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
+    return network._examples(X, Y, rest[0] if rest else None, names)
+
+
+def _print(end: EpochEnd, epochs: int) -> None:
+    validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
+    print(
+        f"epoch {end.epoch:{len(str(epochs))}}/{epochs}  loss {end.loss:.6f}{validation}  "
+        f"{end.seconds:.3f} s",
+        flush=True,
+    )
