@@ -191,9 +191,12 @@ def fit(
             seconds = time.perf_counter() - begin
             if not (math.isfinite(total) and _is_finite(network)):
                 checkpoint.restore()
-                last = f"the end of epoch {epoch - 1}" if epoch > 1 else "where it was before"
                 raise DivergenceError(
-                    epoch, optimizer.learning_rate, f"the network is back at {last}"
+                    epoch,
+                    optimizer.learning_rate,
+                    f"the network is back at the end of epoch {epoch - 1}"
+                    if epoch > 1
+                    else "the network is as it was before",
                 )
             checkpoint.take()
             end = EpochEnd(

@@ -28,8 +28,9 @@ typedef bits NAME(vector_bits_t) __attribute__((vector_size(VECTOR_BYTES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE V NAME(all)(real x) { return (V){0} + x; }
-INLINE VB NAME(all_bits)(bits x) { return (VB){0} + x; }
+/* x - 0 and not 0 + x, which would turn -0 into 0 and cost an addition. */
+INLINE V NAME(all)(real x) { return x - (V){0}; }
+INLINE VB NAME(all_bits)(bits x) { return x - (VB){0}; }
 
 INLINE V NAME(load)(const real *p) {
     V x;

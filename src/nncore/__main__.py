@@ -1,0 +1,398 @@
+"""The command ``nncore``, also ``python -m nncore``: a demonstration, and the machine's facts."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+import threadpoolctl
+
+from nncore import SGD, DivergenceError, EpochEnd, Network
+from nncore.datasets import load_digits, load_mnist
+
+__all__ = ["main"]
+
+Floats = npt.NDArray[np.floating[Any]]
+Labels = npt.NDArray[np.int64]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; without it, those of the process.
+
+    Returns
+    -------
+    int
+        0; 130 after Ctrl-C; 141 when the reader of the output has gone.
+
+    Raises
+    ------
+    SystemExit
+        Status 2, after one line on standard error: the arguments or the data are of no use.
+        Status 0: ``--help`` or ``--version``.
+    """
+    try:
+        try:
+            arguments = _parser().parse_args(argv)
+            arguments.run(arguments)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("nncore: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes the output once more at exit, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="nncore", description="Train neural networks fast on a CPU.")
+    parser.add_argument("--version", action="version", version=f"nncore {version('nncore')}")
+    commands = parser.add_subparsers(required=True, metavar="{demo,info}")
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a network on handwritten digits",
+        description="Train a network on handwritten digits: sigmoid units, squared error, plain "
+        "mini-batch gradient descent.",
+    )
+    option = demo.add_argument
+    option(
+        "--data",
+        metavar="DIRECTORY",
+        type=Path,
+        help="MNIST's IDX files, to train on instead of the digits in the package",
+    )
+    option(
+        "--hidden",
+        metavar="UNITS",
+        type=_integer(1),
+        nargs="+",
+        default=[30],
+        help="units of each hidden layer (default: 30)",
+    )
+    option(
+        "--epochs",
+        metavar="N",
+        type=_integer(1),
+        default=30,
+        help="passes over the training examples (default: %(default)s)",
+    )
+    option(
+        "--batch-size",
+        metavar="N",
+        type=_integer(1),
+        default=10,
+        help="examples per step (default: %(default)s)",
+    )
+    option(
+        "--learning-rate",
+        metavar="RATE",
+        type=_positive_number,
+        default=3.0,
+        help="default: %(default)s",
+    )
+    option(
+        "--seed",
+        metavar="N",
+        type=_integer(0),
+        default=0,
+        help="of the split, the first weights and the shuffling (default: %(default)s)",
+    )
+    option(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="default: %(default)s",
+    )
+    demo.set_defaults(run=_demo, error=demo.error)
+
+    info = commands.add_parser(
+        "info",
+        help="print versions, BLAS, threads and CPU features",
+        description="Print what a benchmark or a bug report should say about the machine.",
+    )
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _integer(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(
+                f"got {text!r}, expected an integer of at least {minimum}"
+            )
+        return value
+
+    return parse
+
+
+def _positive_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a finite number above 0")
+    return value
+
+
+# nncore demo
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    try:
+        (X, labels), (X_test, labels_test) = (
+            _split_digits(arguments.seed) if arguments.data is None else load_mnist(arguments.data)
+        )
+    except (OSError, ValueError) as error:
+        arguments.error(str(error))
+
+    n_classes = 10
+    sizes = [X.shape[1], *arguments.hidden, n_classes]
+    optimizer = SGD(learning_rate=arguments.learning_rate)
+
+    def report(end: EpochEnd) -> None:
+        accuracy = np.mean(end.network.predict(X_test).argmax(axis=1) == labels_test)
+        print(
+            f"epoch {end.epoch:{len(str(arguments.epochs))}}/{arguments.epochs}"
+            f"  loss {end.loss:.4f}  test accuracy {accuracy:.4f}",
+            flush=True,
+        )
+
+    try:
+        network = Network(
+            sizes,
+            activation="sigmoid",
+            loss="squared_error",
+            dtype=arguments.dtype,
+            init="glorot_uniform",
+            seed=arguments.seed,
+        )
+        print(
+            f"{'-'.join(map(str, sizes))} network of sigmoid units, {arguments.dtype}\n"
+            f"squared error, gradient descent with batches of {arguments.batch_size}, "
+            f"learning rate {arguments.learning_rate:g}\n"
+            f"{len(X)} training examples, {len(X_test)} test examples\n",
+            flush=True,
+        )
+        history = network.fit(
+            X,
+            np.eye(n_classes, dtype=arguments.dtype)[labels],
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            optimizer=optimizer,
+            seed=arguments.seed,
+            callbacks=[report],
+        )
+    except (DivergenceError, MemoryError, OverflowError, ValueError) as error:
+        arguments.error(str(error))
+
+    outputs = network.predict(X_test)
+    answers = outputs.argmax(axis=1)
+    wrong = np.flatnonzero(answers != labels_test)
+    print(
+        f"\ntest accuracy {np.mean(answers == labels_test):.4f}"
+        f" ({len(wrong)} of {len(X_test)} wrong)"
+        f"\n{arguments.epochs * len(X) / sum(history.seconds):,.0f} examples per second"
+    )
+    _print_digits("The first test digits:", X_test, answers, labels_test, np.arange(len(X_test)))
+    _print_digits("The first mistakes:", X_test, answers, labels_test, wrong)
+
+
+def _split_digits(seed: int) -> tuple[tuple[Floats, Labels], tuple[Floats, Labels]]:
+    images, labels = load_digits()
+    order = np.random.default_rng(seed).permutation(len(images))
+    train, test = order[:-360], order[-360:]
+    return (images[train], labels[train]), (images[test], labels[test])
+
+
+_PICTURE_ROWS, _PICTURE_COLUMNS, _PICTURE_GAP = 8, 16, 4
+
+
+def _print_digits(
+    title: str, X: Floats, answers: Labels, labels: Labels, which: npt.NDArray[np.intp]
+) -> None:
+    """Draw as many of the images named by `which` as fit beside each other in the terminal."""
+    side = math.isqrt(X.shape[1])
+    width = shutil.get_terminal_size().columns
+    which = which[: max(1, (width + _PICTURE_GAP) // (_PICTURE_COLUMNS + _PICTURE_GAP))]
+    if side * side != X.shape[1] or len(which) == 0:
+        return
+    captions = [
+        f"{answers[i]}" if answers[i] == labels[i] else f"{answers[i]}, but is {labels[i]}"
+        for i in which
+    ]
+    print(f"\n{title}\n")
+    for cells in [*zip(*_pictures(X[which].reshape(-1, side, side)), strict=True), captions]:
+        print((" " * _PICTURE_GAP).join(f"{cell:<{_PICTURE_COLUMNS}}" for cell in cells).rstrip())
+
+
+def _pictures(images: Floats) -> list[list[str]]:
+    """Return each square image as lines of text."""
+    shades = " ░▒▓█"
+    try:
+        shades.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        shades = " .:+#"
+    # MNIST's digits stand in a broad empty frame, for which a small picture has no room.
+    side = images.shape[1]
+    inked = np.argwhere(images.any(axis=0))
+    frame = min(inked.min(), side - 1 - inked.max()) if inked.size else 0
+    images = images[:, frame : side - frame, frame : side - frame]
+
+    side = images.shape[1]
+    ink = _averages(_PICTURE_ROWS, side) @ images @ _averages(_PICTURE_COLUMNS, side).T
+    levels = np.rint(ink * (len(shades) - 1)).astype(int)
+    return [["".join(shades[level] for level in row) for row in picture] for picture in levels]
+
+
+def _averages(n_cells: int, n_pixels: int) -> Floats:
+    """Return the matrix, n_cells by n_pixels, that averages pixels over cells of equal width."""
+    edges = np.linspace(0, n_pixels, n_cells + 1)[:, None]
+    pixels = np.arange(n_pixels)
+    overlaps = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return overlaps.clip(min=0) * n_cells / n_pixels
+
+
+# nncore info
+
+# The vector instructions that matter to OpenBLAS on x86, from old to new, and the kernels that use
+# them by the names that OPENBLAS_CORETYPE takes.
+_VECTORS = ("SSE", "AVX", "AVX2", "AVX-512")
+_KERNELS = {
+    "SSE": "katmai coppermine northwood banias prescott core2 penryn dunnington nehalem atom nano "
+    "athlon opteron opteron_sse3 barcelona bobcat",
+    "AVX": "sandybridge bulldozer piledriver steamroller",
+    "AVX2": "excavator haswell zen",
+    "AVX-512": "skylakex cooperlake sapphirerapids",
+}
+_VARIABLES = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+)
+
+
+def _info(_: argparse.Namespace) -> None:
+    cpu, features = _cpu()
+    blas = _scipy_blas()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
+    facts = {
+        "nncore": version("nncore"),
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+        "threadpoolctl": version("threadpoolctl"),
+        "BLAS": "unknown to threadpoolctl",
+        "CPU": cpu,
+        "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
+        "CPU threads": f"{os.cpu_count()}, {usable} of them usable by this process",
+        "environment": " ".join(settings) or "no variable that steers BLAS",
+    }
+    if blas is not None:
+        facts["BLAS"] = (
+            f"{blas['internal_api']} {blas['version']}, kernels {blas.get('architecture')}, "
+            f"{blas['num_threads']} threads, {blas['filepath']}"
+        )
+    for name, fact in facts.items():
+        print(f"{name:<14} {fact}")
+    warning = _coretype_warning(os.environ.get("OPENBLAS_CORETYPE"), blas, features)
+    if warning:
+        print(f"\nwarning: {warning}")
+
+
+def _scipy_blas() -> dict[str, Any] | None:
+    """Return threadpoolctl's entry for the BLAS behind scipy.linalg.cython_blas."""
+    libraries = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+
+    def brought_by(module: Any) -> list[dict[str, Any]]:
+        # A wheel brings its own BLAS, in the package or in a directory next to it.
+        package = Path(module.__file__).resolve().parent
+        places = (package, package.with_name(f"{package.name}.libs"))
+        return [
+            library
+            for library in libraries
+            if any(Path(library["filepath"]).resolve().is_relative_to(place) for place in places)
+        ]
+
+    numpys = brought_by(np)
+    others = [library for library in libraries if library not in numpys]
+    return next(iter(brought_by(scipy) or others), None)
+
+
+# Names of /proc/cpuinfo and of NumPy that have to do with floating-point vectors.
+_ARITHMETIC = re.compile(r"sse4|avx|fma|f16c|amx|neon|asimd|sve|sme\d?$|vsx|vxe?2?$|rvv|lsx")
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """Return the CPU's name and the names of its features; none where they cannot be found out."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    cpuinfo: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        cpuinfo.setdefault(key.strip().lower(), value.strip())
+    name = cpuinfo.get("model name") or platform.processor() or platform.machine()
+    features = cpuinfo.get("flags") or cpuinfo.get("features")
+    if features is None:
+        # Not public, but what numpy.show_runtime prints, and the only source on other systems.
+        module = sys.modules.get("numpy._core._multiarray_umath")
+        found: dict[str, bool] = getattr(module, "__cpu_features__", {})
+        features = " ".join(feature.lower() for feature, present in found.items() if present)
+    return name, features.split()
+
+
+def _coretype_warning(
+    coretype: str | None, blas: dict[str, Any] | None, features: Sequence[str]
+) -> str | None:
+    """Return what to say when OPENBLAS_CORETYPE forces older kernels than the CPU has."""
+    if not coretype or blas is None or blas["internal_api"] != "openblas":
+        return None
+    # OpenBLAS itself asks for avx512vl, as its kernels need more than avx512f.
+    names = {"avx": "AVX", "avx2": "AVX2", "avx512vl": "AVX-512"}
+    best = max((names[f] for f in features if f in names), key=_VECTORS.index, default="SSE")
+    chosen = str(blas.get("architecture"))
+    for vectors, kernels in _KERNELS.items():
+        if chosen.lower() in kernels.split() and _VECTORS.index(vectors) < _VECTORS.index(best):
+            return (
+                f"OPENBLAS_CORETYPE={coretype} makes BLAS use its {chosen} kernels ({vectors}), "
+                f"but this CPU has {best}: unset it for full speed"
+            )
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Handwritten digits to train on: the set inside the package, and files in MNIST's IDX format."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["load_digits", "load_idx", "load_mnist"]
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+# The third byte of an IDX file names the type of its items; all are stored big-endian.
+_IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def load_digits() -> tuple[Images, Labels]:
+    """Load the 1797 handwritten digits that ship with the package.
+
+    They are the test part of the UCI *Optical Recognition of Handwritten Digits*, in its original
+    order. Neighbouring examples come from the same writer, so shuffle them before a split.
+
+    Returns
+    -------
+    images : ndarray of float32, shape (1797, 64)
+        An 8 x 8 image per row, the rows of an image one after the other. Pixels are multiples of
+        1/16, from 0 (paper) to 1 (ink).
+    labels : ndarray of int64, shape (1797,)
+        The digit that each image shows, 0 to 9.
+
+    References
+    ----------
+    E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning
+    Repository, 1998, https://doi.org/10.24432/C50P49 (CC BY 4.0).
+
+    Examples
+    --------
+    >>> from nncore.datasets import load_digits
+    >>> images, labels = load_digits()
+    >>> images.shape, labels.shape
+    ((1797, 64), (1797,))
+    >>> images.min().item(), images.max().item()
+    (0.0, 1.0)
+    >>> labels[:10].tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    file = resources.files(__package__) / "data" / "optdigits.npz"
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        images, labels = archive["images"], archive["labels"]
+    return _scaled_rows(images, 16), labels.astype(np.int64)
+
+
+def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read an IDX file, the format of MNIST.
+
+    The file may be compressed with gzip; its content tells, not its name.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    ndarray
+        The items in the shape and type that the file's header names: uint8, int8, int16, int32,
+        float32 or float64, in the machine's byte order. The array is writable and shares nothing.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        The file is damaged, cut short or too long, or is no IDX file. The message names the file,
+        what was got and what was expected.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from nncore.datasets import load_idx
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory, "labels-idx1-ubyte")
+    ...     _ = path.write_bytes(bytes([0, 0, 0x08, 1]) + bytes([0, 0, 0, 3]) + bytes([7, 2, 1]))
+    ...     load_idx(path)
+    array([7, 2, 1], dtype=uint8)
+    """
+    data = Path(path).read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path}: got damaged or truncated gzip data ({error}), expected a whole gzip file"
+            ) from error
+
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ValueError(
+            f"{path}: got {data[:4]!r} as the first bytes, expected the magic number of an IDX "
+            "file (two zero bytes, item type, number of dimensions)"
+        )
+    if data[2] not in _IDX_DTYPES:
+        known = ", ".join(f"0x{code:02X}" for code in _IDX_DTYPES)
+        raise ValueError(f"{path}: got IDX item type 0x{data[2]:02X}, expected one of {known}")
+    stored = np.dtype(_IDX_DTYPES[data[2]])
+    ndim = data[3]
+    start = 4 + 4 * ndim
+    if len(data) < start:
+        raise ValueError(
+            f"{path}: got {len(data)} bytes, expected at least the {start} bytes "
+            f"of an IDX header with {ndim} dimensions"
+        )
+    shape = np.frombuffer(data, ">u4", ndim, offset=4).tolist()
+    # Python's integers: a damaged header may well promise more than 64 bits can count.
+    n_bytes = math.prod(shape) * stored.itemsize
+    if len(data) - start != n_bytes:
+        promised = " x ".join(map(str, shape))
+        raise ValueError(
+            f"{path}: got {len(data) - start} bytes of IDX items, expected {n_bytes} "
+            f"({promised} items of {stored.itemsize} bytes)"
+        )
+    try:
+        items = np.frombuffer(data, stored, offset=start).reshape(shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: got IDX dimensions {shape}, expected some that an array can have ({error})"
+        ) from error
+    return items.astype(stored.newbyteorder("="))
+
+
+def load_mnist(
+    directory: str | os.PathLike[str],
+) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
+    """Load handwritten digits from a directory of files in MNIST's format.
+
+    The directory holds either the one pair ``images-idx3-ubyte`` and ``labels-idx1-ubyte``, whose
+    first 80 % become the training examples and whose last 20 % the test examples; or the four
+    files of the original, ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, which bring their own split. Where
+    both are present, the one pair is read. Each file may be compressed with gzip and end in
+    ``.gz``, and a dot may stand before ``idx`` instead of the dash.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        Where the files are.
+
+    Returns
+    -------
+    (train_images, train_labels), (test_images, test_labels)
+        Images are float32, shape (n_samples, n_pixels), an image per row, pixels from 0 to 1 (a
+        stored 255). Labels are int64, shape (n_samples,), 0 to 9.
+
+    Raises
+    ------
+    OSError
+        The directory or one of its files is missing or cannot be read.
+    ValueError
+        A file is damaged, or the files do not match. The message names the file, what was got and
+        what was expected.
+
+    Examples
+    --------
+    >>> from nncore.datasets import load_mnist
+    >>> (images, labels), (test_images, test_labels) = load_mnist("mnist")  # doctest: +SKIP
+    >>> images.shape, test_images.shape  # doctest: +SKIP
+    ((60000, 784), (10000, 784))
+    """
+    directory = Path(directory)
+    if not directory.exists():
+        raise FileNotFoundError(f"{directory}: no such directory")
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory}: got a file, expected a directory with IDX files")
+
+    if _find(directory, "images-idx3-ubyte") or _find(directory, "labels-idx1-ubyte"):
+        images, labels = _load_pair(directory, "")
+        n_train = len(images) * 4 // 5
+        train, test = (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:])
+    elif not _find(directory, "train-images-idx3-ubyte"):
+        raise FileNotFoundError(
+            f"{directory}: got neither images-idx3-ubyte nor train-images-idx3-ubyte, "
+            "expected one of them, gzipped or not"
+        )
+    else:
+        train, test = _load_pair(directory, "train-"), _load_pair(directory, "t10k-")
+        if train[0].shape[1:] != test[0].shape[1:]:
+            raise ValueError(
+                f"{directory}: got test images of shape {test[0].shape[1:]}, "
+                f"expected {train[0].shape[1:]} as in the training images"
+            )
+    for name, (images, _) in (("training", train), ("test", test)):
+        if images.size == 0:
+            raise ValueError(
+                f"{directory}: got {name} images of shape {images.shape}, expected at least "
+                "one image with at least one pixel"
+            )
+    return (
+        (_scaled_rows(train[0], 255), train[1].astype(np.int64)),
+        (_scaled_rows(test[0], 255), test[1].astype(np.int64)),
+    )
+
+
+def _scaled_rows(images: npt.NDArray[np.uint8], maximum: int) -> Images:
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(maximum)
+
+
+def _find(directory: Path, name: str) -> Path | None:
+    dotted = name.replace("-idx", ".idx")
+    names = (name, f"{name}.gz", dotted, f"{dotted}.gz")
+    return next((path for path in map(directory.joinpath, names) if path.is_file()), None)
+
+
+def _load_pair(directory: Path, prefix: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    paths = []
+    for name in (f"{prefix}images-idx3-ubyte", f"{prefix}labels-idx1-ubyte"):
+        path = _find(directory, name)
+        if path is None:
+            raise FileNotFoundError(f"{directory}: got no {name}, expected it, gzipped or not")
+        paths.append(path)
+    arrays = []
+    for path, ndim in zip(paths, (3, 1), strict=True):
+        array = load_idx(path)
+        if array.dtype != np.uint8 or array.ndim != ndim:
+            raise ValueError(
+                f"{path}: got {array.ndim} dimensions of {array.dtype}, expected {ndim} of uint8"
+            )
+        arrays.append(array)
+    images, labels = arrays
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{paths[1]}: got {len(labels)} labels, expected {len(images)}, "
+            f"one for each image of {paths[0].name}"
+        )
+    wrong = np.flatnonzero(labels > 9)
+    if wrong.size:
+        raise ValueError(
+            f"{paths[1]}: got label {labels[wrong[0]]} for example {wrong[0]}, expected 0 to 9"
+        )
+    return images, labels
