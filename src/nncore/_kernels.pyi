@@ -1,0 +1,157 @@
+"""The compiled kernels' types; nncore.reference says what each computes."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+# All the arrays of a call have one of the two types.
+_Real = TypeVar("_Real", np.float32, np.float64)
+
+class Activation(IntEnum):
+    IDENTITY = 0
+    SIGMOID = 1
+    TANH = 2
+    RELU = 3
+    LEAKY_RELU = 4
+    ELU = 5
+    SOFTPLUS = 6
+    SOFTMAX = 7
+
+class Loss(IntEnum):
+    SQUARED_ERROR = 0
+    BINARY_CROSS_ENTROPY = 1
+    CROSS_ENTROPY = 2
+
+INSTRUCTION_SET: str
+
+def forward(
+    A: npt.NDArray[_Real],
+    A_prev: npt.NDArray[_Real],
+    W: npt.NDArray[_Real],
+    b: npt.NDArray[_Real],
+    activation: Activation,
+) -> int: ...
+def loss(
+    A: npt.NDArray[_Real],
+    Y: npt.NDArray[_Real],
+    sample_weight: npt.NDArray[_Real] | None,
+    loss: Loss,
+) -> float: ...
+def output_delta(
+    delta: npt.NDArray[_Real],
+    A: npt.NDArray[_Real],
+    Y: npt.NDArray[_Real],
+    sample_weight: npt.NDArray[_Real] | None,
+    loss: Loss,
+    activation: Activation,
+) -> int: ...
+def delta(
+    delta_prev: npt.NDArray[_Real],
+    delta: npt.NDArray[_Real],
+    W: npt.NDArray[_Real],
+    A_prev: npt.NDArray[_Real],
+    activation: Activation,
+) -> int: ...
+def gradient(
+    dW: npt.NDArray[_Real],
+    db: npt.NDArray[_Real],
+    delta: npt.NDArray[_Real],
+    A_prev: npt.NDArray[_Real],
+    scale: float,
+    beta: float = 0.0,
+) -> int: ...
+def gradient_descent(
+    W: npt.NDArray[_Real],
+    b: npt.NDArray[_Real],
+    delta: npt.NDArray[_Real],
+    A_prev: npt.NDArray[_Real],
+    step_size: float,
+    decay: float = 0.0,
+) -> int: ...
+def sgd(
+    parameters: npt.NDArray[_Real],
+    gradient: npt.NDArray[_Real],
+    learning_rate: float,
+    weight_decay: float,
+) -> int: ...
+def momentum(
+    parameters: npt.NDArray[_Real],
+    velocity: npt.NDArray[_Real],
+    gradient: npt.NDArray[_Real],
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> int: ...
+def adam(
+    parameters: npt.NDArray[_Real],
+    m: npt.NDArray[_Real],
+    v: npt.NDArray[_Real],
+    gradient: npt.NDArray[_Real],
+    step_size: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> int: ...
+def exp(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
+def log(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
+def first_nonfinite(x: npt.NDArray[_Real]) -> int: ...
+def aligned_empty(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
+
+class Examples:
+    @property
+    def n(self) -> int: ...
+    def __init__(
+        self,
+        X: npt.NDArray[Any],
+        Y: npt.NDArray[Any] | None = None,
+        sample_weight: npt.NDArray[Any] | None = None,
+    ) -> None: ...
+
+class Update:
+    @property
+    def step_count(self) -> int: ...
+    def __init__(
+        self,
+        rule: Literal["gradient_descent", "momentum", "adam"],
+        state: tuple[npt.NDArray[Any], ...],
+        step_count: int,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        beta_1: float = 0.0,
+        beta_2: float = 0.0,
+        epsilon: float = 0.0,
+    ) -> None: ...
+
+class Workspace:
+    @property
+    def batch_size(self) -> int: ...
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activations: Sequence[Activation],
+        loss: Loss,
+        parameters: npt.NDArray[Any],
+        batch_size: int,
+    ) -> None: ...
+    def train(
+        self,
+        examples: Examples,
+        rows: npt.NDArray[np.intp] | None,
+        start: int,
+        stop: int,
+        batch_size: int,
+        update: Update,
+    ) -> float: ...
+    def total_loss(self, examples: Examples, start: int, stop: int) -> float: ...
+    def add_gradient(
+        self, out: npt.NDArray[Any], examples: Examples, start: int, stop: int, scale: float
+    ) -> None: ...
+    def predict(self, out: npt.NDArray[Any], examples: Examples, start: int, stop: int) -> None: ...

@@ -1,0 +1,33 @@
+"""The examples in docstrings and in the README run and give what they show."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import nncore
+
+MODULES = [
+    f"nncore.{module.name}"
+    for module in pkgutil.iter_modules(nncore.__path__)
+    if module.name != "__main__"
+]
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", ["nncore", *MODULES])
+def test_examples_in_docstrings_give_what_they_show(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+def test_examples_in_the_readme_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, object] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(block, namespace)
+    assert re.search(r"9\d\.\d% of the unseen digits are right", capsys.readouterr().out)
