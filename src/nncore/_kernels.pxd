@@ -24,19 +24,19 @@ cdef extern from "nncore.h" nogil:
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
-    const floating[::1] b, Activation activation) except -1 nogil
+    const floating[::1] b, Py_ssize_t activation) except -1 nogil
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
-    Loss loss) except? -1 nogil
+    Py_ssize_t loss) except? -1 nogil
 
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
-    const floating[::1] sample_weight, Loss loss, Activation activation) except -1 nogil
+    const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation) except -1 nogil
 
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
-    const floating[:, ::1] A_prev, Activation activation) except -1 nogil
+    const floating[:, ::1] A_prev, Py_ssize_t activation) except -1 nogil
 
 cpdef int gradient(
     floating[:, ::1] dW, floating[::1] db, const floating[:, ::1] delta,

@@ -81,8 +81,22 @@ cdef inline const floating *optional_vector(const floating[::1] x) noexcept nogi
     return vector(x)
 
 
+# BLAS counts rows and columns in 32-bit integers.
+cdef enum:
+    LARGEST = 2147483647
+
+
 cdef int refuse(str needs, got) except -1:
     raise ValueError(f"needs {needs}; got {', '.join(map(str, got))}")
+
+
+cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
+    """Whether (3) is right for the pair."""
+    if loss == SQUARED_ERROR:
+        return 0 <= activation < <Py_ssize_t> SOFTMAX
+    if loss == BINARY_CROSS_ENTROPY:
+        return activation == SIGMOID
+    return loss == CROSS_ENTROPY and activation == SOFTMAX
 
 
 # The kernels on addresses.
@@ -122,11 +136,11 @@ cdef inline void _gradient_descent(
     _gradient(W, b, delta, A_prev, -step_size, 1 - decay, 1, N, n_prev, n)
 
 
-# The kernels on arrays.
+# The kernels on arrays. Activation and Loss come as integers, so that one out of range is seen.
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
-    const floating[::1] b, Activation activation,
+    const floating[::1] b, Py_ssize_t activation,
 ) except -1 nogil:
     """(1): A = σ(A_prev W + b)."""
     cdef:
@@ -134,19 +148,21 @@ cpdef int forward(
         Py_ssize_t n_prev = W.shape[0]
         Py_ssize_t n = W.shape[1]
     if (A.shape[1] != n or A_prev.shape[0] != N or A_prev.shape[1] != n_prev
-            or b.shape[0] != n or not IDENTITY <= activation <= SOFTMAX):
+            or b.shape[0] != n or not 0 <= activation <= <Py_ssize_t> SOFTMAX
+            or max(N, n_prev, n) > LARGEST):
         with gil:
             refuse("A (N, n), A_prev (N, n_prev), W (n_prev, n), b (n,), an Activation", (
                 (N, A.shape[1]), (A_prev.shape[0], A_prev.shape[1]), (n_prev, n), (b.shape[0],),
-                <int> activation))
+                activation))
     _forward(
-        <floating *> matrix(A), matrix(A_prev), matrix(W), vector(b), activation, N, n_prev, n)
+        <floating *> matrix(A), matrix(A_prev), matrix(W), vector(b),
+        <Activation> activation, N, n_prev, n)
     return 0
 
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
-    Loss loss,
+    Py_ssize_t loss,
 ) except? -1 nogil:
     """(2): the sum, over the examples, of weight times loss; sample_weight may be None."""
     cdef:
@@ -154,18 +170,18 @@ cpdef double loss(
         Py_ssize_t n = A.shape[1]
     if (Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not SQUARED_ERROR <= loss <= CROSS_ENTROPY):
+            or not 0 <= loss <= <Py_ssize_t> CROSS_ENTROPY):
         with gil:
             refuse("A (N, n), Y (N, n), sample_weight (N,) or None, a Loss", (
                 (N, n), (Y.shape[0], Y.shape[1]),
-                None if sample_weight is None else (sample_weight.shape[0],), <int> loss))
+                None if sample_weight is None else (sample_weight.shape[0],), loss))
     return elementwise(matrix(A)).loss(
-        matrix(A), matrix(Y), optional_vector(sample_weight), loss, N, n)
+        matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, N, n)
 
 
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
-    const floating[::1] sample_weight, Loss loss, Activation activation,
+    const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
 ) except -1 nogil:
     """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
     cdef:
@@ -173,23 +189,23 @@ cpdef int output_delta(
         Py_ssize_t n = A.shape[1]
     if (delta.shape[0] != N or delta.shape[1] != n or Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not SQUARED_ERROR <= loss <= CROSS_ENTROPY
-            or not IDENTITY <= activation <= SOFTMAX):
+            or not fits(loss, activation)):
         with gil:
             refuse(
-                "delta, A and Y (N, n), sample_weight (N,) or None, a Loss, an Activation", (
+                "delta, A and Y (N, n), sample_weight (N,) or None, a Loss and an Activation that "
+                "fit", (
                     (delta.shape[0], delta.shape[1]), (N, n), (Y.shape[0], Y.shape[1]),
                     None if sample_weight is None else (sample_weight.shape[0],),
-                    <int> loss, <int> activation))
+                    loss, activation))
     elementwise(matrix(A)).output_delta(
-        <void *> matrix(delta), matrix(A), matrix(Y), optional_vector(sample_weight), loss,
-        activation, N, n)
+        <void *> matrix(delta), matrix(A), matrix(Y), optional_vector(sample_weight),
+        <Loss> loss, <Activation> activation, N, n)
     return 0
 
 
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
-    const floating[:, ::1] A_prev, Activation activation,
+    const floating[:, ::1] A_prev, Py_ssize_t activation,
 ) except -1 nogil:
     """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev)."""
     cdef:
@@ -198,16 +214,16 @@ cpdef int delta(
         Py_ssize_t n = W.shape[1]
     if (delta_prev.shape[0] != N or delta_prev.shape[1] != n_prev or delta.shape[1] != n
             or A_prev.shape[0] != N or A_prev.shape[1] != n_prev
-            or not IDENTITY <= activation <= SOFTMAX):
+            or not 0 <= activation < <Py_ssize_t> SOFTMAX or max(N, n_prev, n) > LARGEST):
         with gil:
             refuse(
                 "delta_prev (N, n_prev), delta (N, n), W (n_prev, n), A_prev (N, n_prev), "
-                "an Activation", (
+                "an elementwise Activation", (
                     (delta_prev.shape[0], delta_prev.shape[1]), (N, delta.shape[1]), (n_prev, n),
-                    (A_prev.shape[0], A_prev.shape[1]), <int> activation))
+                    (A_prev.shape[0], A_prev.shape[1]), activation))
     _delta(
-        <floating *> matrix(delta_prev), matrix(delta), matrix(W), matrix(A_prev), activation,
-        N, n_prev, n)
+        <floating *> matrix(delta_prev), matrix(delta), matrix(W), matrix(A_prev),
+        <Activation> activation, N, n_prev, n)
     return 0
 
 
@@ -240,7 +256,8 @@ cdef int check_gradient(
     const floating[:, ::1] A_prev,
 ) except -1 nogil:
     if (b.shape[0] != W.shape[1] or delta.shape[1] != W.shape[1]
-            or A_prev.shape[0] != delta.shape[0] or A_prev.shape[1] != W.shape[0]):
+            or A_prev.shape[0] != delta.shape[0] or A_prev.shape[1] != W.shape[0]
+            or max(delta.shape[0], W.shape[0], W.shape[1]) > LARGEST):
         with gil:
             refuse(
                 "weights (n_prev, n), biases (n,), delta (N, n), A_prev (N, n_prev)", (
@@ -698,7 +715,7 @@ cdef double _step(
     # A batch of examples that weigh nothing has no mean to descend.
     if not isfinite(loss) or batch.weight == 0:
         return loss
-    update.step_count += 1
+    update.step_count = update.step_count + 1
     delta = _output_delta(w, batch, A)
     for l in range(w.depth - 1, -1, -1):
         layer = &w.layers[l]

@@ -59,7 +59,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
         lambda a: np.where(a > 0, 1, 0.01),
     ),
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
-    Activation.SOFTPLUS: (lambda z: np.logaddexp(0, z), lambda a: -np.expm1(-a)),
+    Activation.SOFTPLUS: (lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))), lambda a: -np.expm1(-a)),
     # Its delta is A - Y (3); it has no derivative of its own.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }

@@ -147,9 +147,14 @@ static void NAME(column_sums)(void *db_, const void *delta_, double scale, doubl
     real *db = db_;
     const real *delta = delta_;
     FOR_EACH_VECTOR (j, count, n) {
+        /* In blocks: a long sum of one by one would lose what is small beside it. */
         V sum = {0};
-        for (ptrdiff_t i = 0; i < n_rows; i++)
-            sum += LOAD(delta + i * n + j, count);
+        for (ptrdiff_t block = 0; block < n_rows; block += 256) {
+            V part = {0};
+            for (ptrdiff_t i = block; i < n_rows && i < block + 256; i++)
+                part += LOAD(delta + i * n + j, count);
+            sum += part;
+        }
         sum *= (real)scale;
         if (beta != 0) /* what db held before must not matter otherwise, NaN included */
             sum += (real)beta * LOAD(db + j, count);
