@@ -1,0 +1,57 @@
+"""Time of every kernel, compiled beside its NumPy twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Array
+
+from nncore import _kernels, reference
+
+TWINS = {"compiled": _kernels, "numpy": reference}
+# N, n_prev, n: a layer whose calls cost as much as its arithmetic, and one that is all arithmetic.
+SHAPES = [(10, 784, 30), (128, 512, 512)]
+
+
+def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, ...]]:
+    """Return random arguments for each kernel, named as in `nncore.reference`."""
+    rng = np.random.default_rng(0)
+
+    def random(*shape: int) -> Array:
+        return rng.uniform(0.1, 0.9, shape).astype(dtype)
+
+    A, Y, delta, b, db = random(N, n), random(N, n), random(N, n), random(n), random(n)
+    A_prev, delta_prev = random(N, n_prev), random(N, n_prev)
+    W, dW = random(n_prev, n), random(n_prev, n)
+    W *= 1e-3
+    w, g, m, v = (random((n_prev + 1) * n) for _ in range(4))
+    sigmoid, squared_error = _kernels.Activation.SIGMOID, _kernels.Loss.SQUARED_ERROR
+    # Steps so small that no number of rounds leads anywhere.
+    step_size = 1e-12
+    return {
+        "forward": (A, A_prev, W, b, sigmoid),
+        "loss": (A, Y, None, squared_error),
+        "output_delta": (delta, A, Y, None, squared_error, sigmoid),
+        "delta": (delta_prev, delta, W, A_prev, sigmoid),
+        "gradient": (dW, db, delta, A_prev, 0.1),
+        "gradient_descent": (W, b, delta, A_prev, step_size),
+        "sgd": (w, g, step_size, 1e-4),
+        "momentum": (w, v, g, step_size, 0.9, True, 1e-4),
+        "adam": (w, m, v, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
+        "exp": (w, g),
+        "log": (w, g),
+        "first_nonfinite": (w,),
+    }
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("kernel", reference.__all__)
+def test_kernel(
+    benchmark: Any, kernel: str, shape: tuple[int, int, int], dtype: str, twin: str
+) -> None:
+    benchmark.group = f"{kernel}, (N, n_prev, n) = {shape}, {dtype}"
+    benchmark(getattr(TWINS[twin], kernel), *arguments(*shape, dtype)[kernel])

@@ -1,0 +1,201 @@
+"""Networks strung together from the reference kernels, and data to run them on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import nncore
+from nncore import reference
+from nncore._kernels import Activation, Loss
+
+Array = npt.NDArray[Any]
+
+HIDDEN = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "identity"]
+OUTPUT = {
+    "squared_error": HIDDEN,
+    "binary_cross_entropy": ["sigmoid"],
+    "cross_entropy": ["softmax"],
+}
+PAIRS = [(loss, output) for loss, outputs in OUTPUT.items() for output in outputs]
+
+
+def make(
+    sizes: Sequence[int],
+    hidden: str = "tanh",
+    loss: str = "squared_error",
+    output: str | None = None,
+    **options: Any,
+) -> nncore.Network:
+    """Return a network whose output activation fits the loss."""
+    output = output or OUTPUT[loss][0]
+    activation = [*[hidden] * (len(sizes) - 2), output]
+    options.setdefault("dtype", "float64")
+    options.setdefault("seed", 1)
+    return nncore.Network(sizes, activation=activation, loss=loss, **options)
+
+
+def make_lively(*args: Any, **options: Any) -> nncore.Network:
+    """Return a network whose biases are not 0 and whose outputs are not saturated.
+
+    Where an output a is close to 1, 1 - a has few digits, and so has every loss made from it.
+    """
+    net = make(*args, init="normal", **options)
+    net.parameters *= 0.5
+    return net
+
+
+def data(
+    net: nncore.Network, n: int, rng: np.random.Generator, dtype: npt.DTypeLike | None = None
+) -> tuple[Array, Array]:
+    """Return inputs and targets that the network's loss allows."""
+    dtype = dtype or net.dtype
+    X = rng.normal(size=(n, net.sizes[0]))
+    Y = rng.uniform(0.05, 0.95, size=(n, net.sizes[-1]))
+    if net.loss == "cross_entropy":
+        Y /= Y.sum(axis=1, keepdims=True)
+    return X.astype(dtype), Y.astype(dtype)
+
+
+class Twin:
+    """The network's architecture and a copy of its parameters, run by the reference kernels."""
+
+    def __init__(self, net: nncore.Network, dtype: npt.DTypeLike = np.float64) -> None:
+        self.parameters: Array = net.parameters.astype(dtype)
+        self.activations = [Activation[name.upper()] for name in net.activation]
+        self.loss = Loss[net.loss.upper()]
+        self.sizes = net.sizes
+
+    def layers(self, flat: Array) -> list[tuple[Array, Array]]:
+        """Return W^l and b^l, as views, of a vector in the layout of the parameters."""
+        layers = []
+        for n_prev, n in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            W, b, flat = np.split(flat, [n_prev * n, (n_prev + 1) * n])
+            layers.append((W.reshape(n_prev, n), b))
+        assert flat.size == 0
+        return layers
+
+    def outputs(self, X: Array) -> list[Array]:
+        outputs = []
+        A_prev = X.astype(self.parameters.dtype)
+        for (W, b), activation in zip(self.layers(self.parameters), self.activations, strict=True):
+            A = np.empty((len(A_prev), b.size), dtype=self.parameters.dtype)
+            reference.forward(A, A_prev, W, b, activation)
+            outputs.append(A)
+            A_prev = A
+        return outputs
+
+    def total_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
+        return reference.loss(self.outputs(X)[-1], Y, sample_weight, self.loss)
+
+    def mean_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
+        weight = len(X) if sample_weight is None else float(sample_weight.sum())
+        return self.total_loss(X, Y, sample_weight) / weight
+
+    def gradient(self, X: Array, Y: Array, sample_weight: Array | None = None) -> Array:
+        """Return the gradient of the mean loss, equations (3) to (5)."""
+        weight = len(X) if sample_weight is None else float(sample_weight.sum())
+        A = [X.astype(self.parameters.dtype), *self.outputs(X)]
+        delta = np.empty_like(A[-1])
+        reference.output_delta(delta, A[-1], Y, sample_weight, self.loss, self.activations[-1])
+        gradient = np.empty_like(self.parameters)
+        layers = list(zip(self.layers(gradient), self.layers(self.parameters), A[:-1], strict=True))
+        for l in range(len(layers) - 1, -1, -1):
+            (dW, db), (W, _), A_prev = layers[l]
+            reference.gradient(dW, db, delta, A_prev, 1 / weight)
+            if l > 0:
+                delta_prev = np.empty_like(A_prev)
+                reference.delta(delta_prev, delta, W, A_prev, self.activations[l - 1])
+                delta = delta_prev
+        return gradient
+
+
+class Stepper:
+    """An optimizer run by the reference kernels; its coefficients are read before each step."""
+
+    def __init__(self, twin: Twin, optimizer: nncore.SGD | nncore.Adam) -> None:
+        self.twin = twin
+        self.optimizer = optimizer
+        self.state = [np.zeros_like(twin.parameters) for _ in range(2)]
+        self.step_count = 0
+
+    def step(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
+        """Make a step; return the batch's summed loss before it."""
+        loss = self.twin.total_loss(X, Y, sample_weight)
+        gradient = self.twin.gradient(X, Y, sample_weight)
+        self.step_count += 1
+        vectors = [self.twin.parameters, *self.state, gradient]
+        for layer in zip(*map(self.twin.layers, vectors), strict=True):
+            for i, decay in enumerate([self.optimizer.weight_decay, 0.0]):
+                w, m, v, g = (pair[i].reshape(-1) for pair in layer)
+                self._update(w, m, v, g, decay)
+        return loss
+
+    def _update(self, w: Array, m: Array, v: Array, g: Array, decay: float) -> None:
+        opt = self.optimizer
+        if isinstance(opt, nncore.Adam):
+            root = np.sqrt(1 - opt.beta_2**self.step_count)
+            step_size = opt.learning_rate * root / (1 - opt.beta_1**self.step_count)
+            reference.adam(w, m, v, g, step_size, opt.beta_1, opt.beta_2, opt.epsilon * root, decay)
+        elif opt.momentum:
+            reference.momentum(w, m, g, opt.learning_rate, opt.momentum, opt.nesterov, decay)
+        else:
+            reference.sgd(w, g, opt.learning_rate, decay)
+
+    def epoch(
+        self,
+        X: Array,
+        Y: Array,
+        batch_size: int,
+        order: Array | None = None,
+        sample_weight: Array | None = None,
+    ) -> float:
+        """Go once through the examples; return their mean loss."""
+        order = np.arange(len(X)) if order is None else order
+        total = 0.0
+        for begin in range(0, len(X), batch_size):
+            rows = order[begin : begin + batch_size]
+            weights = None if sample_weight is None else sample_weight[rows]
+            total += self.step(X[rows], Y[rows], weights)
+        return total / (len(X) if sample_weight is None else float(sample_weight.sum()))
+
+
+def assert_layers_close(twin: Twin, actual: Array, expected: Array, tolerance: float) -> None:
+    """Assert closeness relative to the length of each W^l and each b^l on its own.
+
+    A small gradient in an early layer is so not hidden behind a large one in a late layer.
+    """
+    for layer, wanted in zip(twin.layers(actual), twin.layers(expected), strict=True):
+        for part, target in zip(layer, wanted, strict=True):
+            assert np.linalg.norm(part - target) <= tolerance * np.linalg.norm(target)
+
+
+def snapshot(*things: Any) -> list[Any]:
+    """Return everything that a refused call must leave as it is."""
+    states: list[Any] = []
+    for thing in things:
+        if isinstance(thing, nncore.Network):
+            states.append(thing.parameters.tobytes())
+        elif isinstance(thing, nncore.Optimizer):
+            states.append((repr(thing), thing.step_count, [v.tobytes() for v in thing.state]))
+        elif isinstance(thing, np.random.Generator):
+            states.append(thing.bit_generator.state)
+        else:
+            states.append(np.asarray(thing).tobytes())
+    return states
+
+
+@contextmanager
+def refused(
+    error: type[Exception] | tuple[type[Exception], ...], *fragments: str, unchanged: Sequence[Any]
+) -> Iterator[None]:
+    """Assert that the block raises with a message that holds the fragments, and changes nothing."""
+    before = snapshot(*unchanged)
+    with pytest.raises(error) as raised:
+        yield
+    for fragment in fragments:
+        assert fragment in str(raised.value)
+    assert snapshot(*unchanged) == before

@@ -1,0 +1,387 @@
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import Array, Stepper, Twin, assert_layers_close, data, make, refused
+
+import nncore
+
+Optimizer = nncore.SGD | nncore.Adam
+DType = np.dtype[Any]
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "plain": lambda: nncore.SGD(0.3),
+    "decay": lambda: nncore.SGD(0.3, weight_decay=0.02),
+    "momentum": lambda: nncore.SGD(0.1, momentum=0.9),
+    "momentum-decay": lambda: nncore.SGD(0.1, momentum=0.9, weight_decay=0.02),
+    "nesterov": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True),
+    "nesterov-decay": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.02),
+    "adam": lambda: nncore.Adam(0.01),
+    "adam-decay": lambda: nncore.Adam(0.01, 0.8, 0.99, 1e-6, weight_decay=0.02),
+}
+every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def problem(dtype: Any = "float64", n: int = 37) -> tuple[nncore.Network, Array, Array]:
+    net = make([5, 6, 4, 3], loss="cross_entropy", dtype=dtype)
+    return net, *data(net, n, np.random.default_rng(6))
+
+
+def same(one: Optimizer, other: Optimizer) -> bool:
+    return (repr(one), one.step_count, [v.tobytes() for v in one.state]) == (
+        repr(other),
+        other.step_count,
+        [v.tobytes() for v in other.state],
+    )
+
+
+# Trajectories: 100 steps in 20 epochs of 5 batches, the last of which is shorter.
+
+
+@every_optimizer
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_hundred_steps_equal_those_of_the_reference(
+    create: Callable[[], Optimizer], shuffle: bool, weighted: bool
+) -> None:
+    net, X, Y = problem()
+    weights = np.random.default_rng(9).uniform(0.2, 2, len(X)) if weighted else None
+    twin, optimizer = Twin(net), create()
+    stepper = Stepper(twin, create())
+    orders = np.random.default_rng(3)
+    losses = [
+        stepper.epoch(X, Y, 8, orders.permutation(len(X)) if shuffle else None, weights)
+        for _ in range(20)
+    ]
+    history = net.fit(
+        X,
+        Y,
+        epochs=20,
+        batch_size=8,
+        optimizer=optimizer,
+        shuffle=shuffle,
+        seed=3,
+        sample_weight=weights,
+    )
+    assert optimizer.step_count == stepper.step_count == 100
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-10)
+    assert_layers_close(twin, net.parameters, twin.parameters, 1e-10)
+    for vector, expected in zip(optimizer.state, stepper.state, strict=False):
+        assert_layers_close(twin, vector, expected, 1e-10)
+    assert history.loss[-1] < history.loss[0]
+
+
+@every_optimizer
+def test_hundred_steps_in_float32_stay_close_to_those_in_float64(
+    create: Callable[[], Optimizer],
+) -> None:
+    single, X, Y = problem("float32")
+    double, _, _ = problem("float64")
+    double.parameters = single.parameters
+    for net in (single, double):
+        net.fit(X, Y, epochs=20, batch_size=8, optimizer=create(), seed=3)
+    assert_layers_close(Twin(double), single.parameters, double.parameters, 1e-3)
+
+
+def test_adam_is_the_textbooks() -> None:
+    """Algorithm 1 of Kingma and Ba, with the corrected means written out."""
+    net, X, Y = problem()
+    w = net.parameters.copy()
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    optimizer = nncore.Adam(0.02, 0.7, 0.95, 1e-3)
+    for t in range(1, 31):
+        g = net.gradient(X, Y)
+        m = 0.7 * m + 0.3 * g
+        v = 0.95 * v + 0.05 * g**2
+        w -= 0.02 * (m / (1 - 0.7**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-3)
+        net.train_on_batch(X, Y, optimizer)
+        np.testing.assert_allclose(net.parameters, w, rtol=1e-10)
+        net.parameters = w
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_the_textbooks(nesterov: bool) -> None:
+    """Sutskever and others, (1) to (4): Nesterov's form takes its gradient ahead of the step.
+
+    The optimizer holds the point ahead, θ + μ v, in place of θ.
+    """
+    net, X, Y = problem()
+    mu, eta = 0.8, 0.1
+    theta, velocity = net.parameters.copy(), np.zeros_like(net.parameters)
+    ahead = make(net.sizes, loss=net.loss)
+    optimizer = nncore.SGD(eta, momentum=mu, nesterov=nesterov)
+    for _ in range(30):
+        ahead.parameters = theta + mu * velocity if nesterov else theta
+        velocity = mu * velocity - eta * ahead.gradient(X, Y)
+        theta = theta + velocity
+        net.train_on_batch(X, Y, optimizer)
+    expected = theta + mu * velocity if nesterov else theta
+    np.testing.assert_allclose(net.parameters, expected, rtol=1e-10)
+
+
+def test_weight_decay_shrinks_weights_and_leaves_biases() -> None:
+    net = nncore.Network([2, 3], activation="identity", init="normal", dtype="float64", seed=0)
+    W, b = net.weights[0].copy(), net.biases[0].copy()
+    X = np.zeros((4, 2))
+    net.train_on_batch(X, np.tile(b, (4, 1)), nncore.SGD(0.5, weight_decay=0.1))
+    np.testing.assert_allclose(net.weights[0], 0.95 * W, rtol=1e-15)
+    assert net.biases[0].tobytes() == b.tobytes()
+
+
+def test_learning_rate_of_zero_changes_nothing(dtype: DType) -> None:
+    for create in (nncore.SGD, nncore.Adam):
+        net, X, Y = problem(dtype)
+        before = net.parameters.tobytes()
+        net.fit(X, Y, epochs=3, optimizer=create(0.0))
+        assert net.parameters.tobytes() == before
+
+
+# State
+
+
+@every_optimizer
+def test_two_fits_of_n_epochs_equal_one_of_twice_as_many(
+    create: Callable[[], Optimizer], dtype: DType
+) -> None:
+    (once, X, Y), (twice, _, _) = problem(dtype), problem(dtype)
+    one, two = create(), create()
+    history = once.fit(X, Y, epochs=10, batch_size=8, optimizer=one, shuffle=False)
+    parts = [
+        twice.fit(X, Y, epochs=5, batch_size=8, optimizer=two, shuffle=False) for _ in range(2)
+    ]
+    assert once.equals(twice)
+    assert same(one, two)
+    assert history.loss == parts[0].loss + parts[1].loss
+
+
+@every_optimizer
+def test_train_on_batch_goes_on_from_the_state_of_fit(create: Callable[[], Optimizer]) -> None:
+    (by_fit, X, Y), (by_batch, _, _) = problem(), problem()
+    one, two = create(), create()
+    by_fit.fit(X, Y, epochs=2, batch_size=8, optimizer=one, shuffle=False)
+    by_batch.fit(X, Y, epochs=1, batch_size=8, optimizer=two, shuffle=False)
+    for begin in range(0, len(X), 8):
+        by_batch.train_on_batch(X[begin : begin + 8], Y[begin : begin + 8], two)
+    assert by_fit.equals(by_batch)
+    assert same(one, two)
+
+
+def test_an_optimizer_by_name_begins_anew_with_its_defaults() -> None:
+    for name, create in (("sgd", nncore.SGD), ("adam", nncore.Adam)):
+        (by_name, X, Y), (by_instance, _, _) = problem(), problem()
+        for _ in range(2):
+            by_name.fit(X, Y, epochs=3, optimizer=name, seed=1)
+            by_instance.fit(X, Y, epochs=3, optimizer=create(), seed=1)
+        assert by_name.equals(by_instance)
+
+
+@pytest.mark.parametrize("create", [OPTIMIZERS["momentum"], OPTIMIZERS["adam"]])
+def test_state_changes_what_the_next_fit_does(create: Callable[[], Optimizer]) -> None:
+    (kept, X, Y), (anew, _, _) = problem(), problem()
+    optimizer = create()
+    for _ in range(2):
+        kept.fit(X, Y, optimizer=optimizer, shuffle=False)
+        anew.fit(X, Y, optimizer=create(), shuffle=False)
+    assert not kept.equals(anew)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@every_optimizer
+def test_copy_in_the_midst_of_training_goes_on_alike_and_on_its_own(
+    create: Callable[[], Optimizer], copied: Callable[[Optimizer], Optimizer], dtype: DType
+) -> None:
+    net, X, Y = problem(dtype)
+    optimizer = create()
+    net.fit(X, Y, epochs=3, optimizer=optimizer, seed=0)
+    other_net, other = copy.deepcopy(net), copied(optimizer)
+    assert same(optimizer, other)
+    net.fit(X, Y, epochs=3, optimizer=optimizer, seed=1)
+    assert not same(optimizer, other)
+    other_net.fit(X, Y, epochs=3, optimizer=other, seed=1)
+    assert same(optimizer, other)
+    assert net.equals(other_net)
+
+
+def test_network_and_optimizer_pickled_together_go_on_alike() -> None:
+    net, X, Y = problem()
+    optimizer = nncore.Adam(0.01)
+    net.fit(X, Y, optimizer=optimizer, seed=0)
+    other_net, other = pickle.loads(pickle.dumps((net, optimizer)))
+    for each, its in ((net, optimizer), (other_net, other)):
+        each.fit(X, Y, optimizer=its, seed=1)
+    assert net.equals(other_net)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [([5, 6, 4, 2], "float64"), ([5, 6, 3], "float64"), ([5, 6, 4, 3], "float32")],
+)
+@every_optimizer
+def test_optimizer_of_another_network_is_refused(
+    create: Callable[[], Optimizer], sizes: list[int], kind: str
+) -> None:
+    net, X, Y = problem()
+    optimizer = create()
+    net.fit(X, Y, optimizer=optimizer)
+    other = make(sizes, dtype=kind)
+    X_other, Y_other = data(other, 10, np.random.default_rng(0))
+    expected = ("optimizer", "[5, 6, 4, 3]", "float64", str(sizes), kind)
+    with refused(ValueError, *expected, unchanged=(other, optimizer)):
+        other.fit(X_other, Y_other, optimizer=optimizer)
+    with refused(ValueError, *expected, unchanged=(other, optimizer)):
+        other.train_on_batch(X_other, Y_other, optimizer)
+    # It still serves its own.
+    net.fit(X, Y, optimizer=optimizer)
+
+
+def test_refused_call_leaves_the_optimizer_free_for_another_network() -> None:
+    net, X, Y = problem()
+    optimizer = nncore.Adam()
+    with pytest.raises(ValueError, match="Y must"):
+        net.fit(X, Y[:, 1:], optimizer=optimizer)
+    with pytest.raises(ValueError, match="Y must"):
+        net.train_on_batch(X, Y[:, 1:], optimizer)
+    other = make([5, 2])
+    other.fit(X, Y[:, :2], optimizer=optimizer)
+    assert optimizer.step_count == 2
+
+
+@pytest.mark.parametrize(("name", "count"), [("plain", 0), ("nesterov", 1), ("adam", 2)])
+def test_state_has_the_layout_of_the_parameters(name: str, count: int, dtype: DType) -> None:
+    net, X, Y = problem(dtype)
+    optimizer = OPTIMIZERS[name]()
+    assert list(optimizer.state) == []
+    assert optimizer.step_count == 0
+    net.fit(X, Y, batch_size=10, optimizer=optimizer)
+    assert optimizer.step_count == 4
+    assert len(optimizer.state) == count
+    for vector in optimizer.state:
+        assert vector.shape == net.parameters.shape
+        assert vector.dtype == dtype
+
+
+# Coefficients
+
+
+@every_optimizer
+@pytest.mark.parametrize("train", ["fit", "train_on_batch"])
+def test_changed_learning_rate_holds_from_the_next_epoch_on(
+    create: Callable[[], Optimizer], train: str
+) -> None:
+    net, X, Y = problem()
+    twin, optimizer = Twin(net), create()
+    stepper = Stepper(twin, create())
+
+    def halve(_: object = None) -> None:
+        optimizer.learning_rate /= 2
+
+    for _ in range(6):
+        stepper.epoch(X, Y, 37)
+        stepper.optimizer.learning_rate /= 2
+    if train == "fit":
+        net.fit(
+            X, Y, epochs=6, batch_size=37, optimizer=optimizer, shuffle=False, callbacks=[halve]
+        )
+    else:
+        for _ in range(6):
+            net.train_on_batch(X, Y, optimizer)
+            halve()
+    assert optimizer.learning_rate == stepper.optimizer.learning_rate
+    assert_layers_close(twin, net.parameters, twin.parameters, 1e-10)
+
+
+def test_momentum_may_be_changed_by_a_callback() -> None:
+    net, X, Y = problem()
+    twin, optimizer = Twin(net), nncore.SGD(0.1)
+    stepper = Stepper(twin, nncore.SGD(0.1))
+
+    def change(_: object) -> None:
+        optimizer.momentum = 0.9
+
+    for _ in range(4):
+        stepper.epoch(X, Y, 8)
+        assert isinstance(stepper.optimizer, nncore.SGD)
+        stepper.optimizer.momentum = 0.9
+    net.fit(X, Y, epochs=4, batch_size=8, optimizer=optimizer, shuffle=False, callbacks=[change])
+    assert_layers_close(twin, net.parameters, twin.parameters, 1e-10)
+
+
+RANGES: list[tuple[type[Optimizer], str, list[float], list[float]]] = [
+    (nncore.SGD, "learning_rate", [0, 1e-9, 3, 1e6], [-1e-9, np.nan, np.inf]),
+    (nncore.SGD, "momentum", [0, 0.5, 0.999], [-0.1, 1, 2, np.nan]),
+    (nncore.SGD, "weight_decay", [0, 0.1, 5], [-1, np.nan, np.inf]),
+    (nncore.Adam, "learning_rate", [0, 1e-9, 3, 1e6], [-1e-9, np.nan, np.inf]),
+    (nncore.Adam, "beta_1", [0, 0.9], [-0.1, 1, 1.5, np.nan]),
+    (nncore.Adam, "beta_2", [0, 0.999], [-0.1, 1, 1.5, np.nan]),
+    (nncore.Adam, "epsilon", [1e-30, 1], [0, -1e-8, np.nan, np.inf]),
+    (nncore.Adam, "weight_decay", [0, 0.1, 5], [-1, np.nan, np.inf]),
+]
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "value"),
+    [(create, name, value) for create, name, good, _ in RANGES for value in good],
+)
+def test_coefficients_in_their_range_are_taken(
+    create: Callable[..., Optimizer], name: str, value: float
+) -> None:
+    for kind in (float, np.float32, np.array):
+        optimizer = create(**{name: kind(value)})
+        assert getattr(optimizer, name) == float(kind(value))
+        assert type(getattr(optimizer, name)) is float
+        assert f"{name}={float(kind(value))!r}" in repr(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "value"),
+    [(create, name, value) for create, name, _, bad in RANGES for value in bad],
+)
+def test_coefficients_out_of_their_range_are_refused(
+    create: Callable[..., Optimizer], name: str, value: float
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be >=? 0 and .*, got {value}"):
+        create(**{name: value})
+    optimizer = create()
+    with refused(ValueError, name, unchanged=[optimizer]):
+        setattr(optimizer, name, value)
+
+
+def test_integers_beyond_every_float_are_refused() -> None:
+    with pytest.raises(ValueError, match="learning_rate must be >= 0 and finite, got"):
+        nncore.SGD(10**400)
+
+
+@pytest.mark.parametrize("value", ["0.1", b"0.1", None, True, 1j, [0.1], np.array([0.1]), object()])
+@pytest.mark.parametrize(("create", "name"), [row[:2] for row in RANGES])
+def test_coefficients_of_another_type_are_refused(
+    create: Callable[..., Optimizer], name: str, value: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a real number, got"):
+        create(**{name: value})
+
+
+def test_nesterov_is_a_bool_and_needs_momentum() -> None:
+    with pytest.raises(ValueError, match=r"nesterov=True needs momentum > 0, got momentum=0\.0"):
+        nncore.SGD(0.1, nesterov=True)
+    for value in (1, "yes", None):
+        with pytest.raises(TypeError, match="nesterov must be a bool, got"):
+            nncore.SGD(0.1, 0.9, nesterov=value)  # type: ignore[arg-type]
+
+
+def test_nesterov_is_checked_when_it_is_set_as_well() -> None:
+    optimizer = nncore.SGD(0.1, 0.9)
+    with refused(TypeError, "nesterov must be a bool", unchanged=[optimizer]):
+        optimizer.nesterov = "no"  # type: ignore[assignment]
+
+
+def test_repr_gives_the_optimizer_back() -> None:
+    for create in OPTIMIZERS.values():
+        text = repr(create())
+        names = {"SGD": nncore.SGD, "Adam": nncore.Adam}
+        assert repr(eval(text, names)) == text
+    assert repr(nncore.Adam()) == (
+        "Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.0)"
+    )
