@@ -33,22 +33,28 @@ def blas_int() -> str:
 
 # -ffp-contract=off: a multiplication and an addition are fused only where the source says so,
 # which keeps the same formula to the same bits in every function that the compiler inlines it into.
-FLAGS = ["-std=c11", "-O1" if DEBUG else "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall"]
+FLAGS = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall"]
+
+
+def extension(name: str, sources: list[str]) -> Extension:
+    return Extension(
+        name,
+        sources,
+        include_dirs=["src/nncore/csrc", numpy.get_include()],
+        define_macros=[
+            ("NNCORE_BLAS_INT", blas_int()),
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ],
+        depends=glob("src/nncore/csrc/*.h"),
+        extra_compile_args=FLAGS,
+    )
+
 
 setup(
     ext_modules=cythonize(  # type: ignore[no-untyped-call]
         [
-            Extension(
-                "nncore._kernels",
-                ["src/nncore/_kernels.pyx", *glob("src/nncore/csrc/*.c")],
-                include_dirs=["src/nncore/csrc", numpy.get_include()],
-                define_macros=[
-                    ("NNCORE_BLAS_INT", blas_int()),
-                    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-                ],
-                depends=glob("src/nncore/csrc/*.h"),
-                extra_compile_args=FLAGS,
-            )
+            extension("nncore._kernels", ["src/nncore/_kernels.pyx", *glob("src/nncore/csrc/*.c")]),
+            extension("nncore._step", ["src/nncore/_step.pyx"]),
         ],
         compiler_directives=DIRECTIVES,
     )

@@ -42,7 +42,7 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
         "adam": (w, m, v, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
         "exp": (w, g),
         "log": (w, g),
-        "first_nonfinite": (w,),
+        "first_beyond": (w, 3.0),
     }
 
 

@@ -229,10 +229,6 @@ def test_numbers_beyond_the_networks_type_are_refused(setting: Setting) -> None:
     X[4, 1] = 1e39
     with refused(ValueError, "X must be finite", "float32", "row 4", unchanged=setting.everything):
         setting.fit(X, setting.Y)
-    with refused(
-        ValueError, "sample_weight must be finite", "float32", "row 3", unchanged=setting.everything
-    ):
-        setting.fit(setting.X, setting.Y, sample_weight=[1.0, 1, 1, 1e39, *[1] * (N - 4)])
 
 
 @pytest.mark.parametrize("call", TAKES_Y)
@@ -339,10 +335,9 @@ def test_counts_may_be_any_integer(setting: Setting, kind: Callable[[int], Any])
 WRONG_OPTIONS: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("optimizer", "rmsprop", ValueError, ["adam", "sgd", "'rmsprop'"]),
     ("optimizer", "Adam", ValueError, ["adam", "sgd", "'Adam'"]),
-    ("optimizer", nncore.SGD, TypeError, ["type"]),
     ("optimizer", None, TypeError, ["NoneType"]),
     ("optimizer", 0.1, TypeError, ["float"]),
-    ("optimizer", nncore.Optimizer(0.1, 0.0), TypeError, ["Optimizer"]),
+    ("optimizer", nncore.Adam, TypeError, ["Adam"]),
     ("shuffle", "no", TypeError, ["bool", "'no'"]),
     ("shuffle", None, TypeError, ["bool", "None"]),
     ("shuffle", 7, TypeError, ["bool", "7"]),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nncore import _kernels, reference
+from nncore import _kernels, _step, reference
 from nncore._kernels import Activation, Loss
 
 Array = npt.NDArray[Any]
@@ -515,7 +515,7 @@ def test_adam_stands_still_where_the_gradient_has_always_been_zero(
     assert_array_equal(parameters, np.ones(9))
 
 
-# exp, log and first_nonfinite
+# exp, log and first_beyond
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -530,21 +530,21 @@ def test_exp_and_log_are_those_of_the_mathematics(
     close(out, each(math.log, x))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_first_nonfinite_finds_every_place(twin: ModuleType, dtype: DType, bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3.5, -3.5])
+def test_first_beyond_finds_every_place(twin: ModuleType, dtype: DType, bad: float) -> None:
     x = np.zeros(700, dtype)
     for place in range(x.size):
         x[place:] = bad
-        assert twin.first_nonfinite(x) == place
+        assert twin.first_beyond(x, 3.0) == place
         x[place + 1 :] = 0
-        assert twin.first_nonfinite(x) == place
+        assert twin.first_beyond(x, 3.0) == place
         x[place] = 0
 
 
-def test_first_nonfinite_of_finite_values_is_the_length(twin: ModuleType, dtype: DType) -> None:
+def test_first_beyond_of_values_within_is_the_length(twin: ModuleType, dtype: DType) -> None:
     largest = np.full(700, np.finfo(dtype).max, dtype)
     for count in range(largest.size):
-        assert twin.first_nonfinite(largest[:count]) == count
+        assert twin.first_beyond(largest[:count], float(np.finfo(dtype).max)) == count
 
 
 # NaN
@@ -689,7 +689,7 @@ CALLS = [
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
     Call("exp", "n n"),
     Call("log", "n n", low=0.01),
-    Call("first_nonfinite", "n", n_outputs=0),
+    Call("first_beyond", "n", (3.0,), n_outputs=0),
 ]
 every_call = pytest.mark.parametrize("call", CALLS, ids=str)
 
@@ -824,7 +824,7 @@ def every_array(calls: list[Call]) -> list[Any]:
 
 # One call per kernel: checks do not depend on the other arguments.
 FIRST_CALLS = list({call.kernel: call for call in reversed(CALLS)}.values())
-SEVERAL_ARRAYS = [call for call in FIRST_CALLS if call.kernel != "first_nonfinite"]
+SEVERAL_ARRAYS = [call for call in FIRST_CALLS if call.kernel != "first_beyond"]
 
 
 @pytest.mark.parametrize(("call", "position"), every_array(SEVERAL_ARRAYS))
@@ -938,7 +938,7 @@ def test_sizes_beyond_the_integers_of_blas_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 1000])
 def test_aligned_empty_begins_at_a_cache_line(dtype: DType, count: int) -> None:
-    x = _kernels.aligned_empty(count, dtype)
+    x = _step.aligned_empty(count, dtype)
     assert x.shape == (count,)
     assert x.dtype == dtype
     assert x.ctypes.data % 64 == 0

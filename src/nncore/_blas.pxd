@@ -67,7 +67,7 @@ cdef inline void delta_product(
 
 cdef inline void gradient_product(
     floating *dW, const floating *delta, const floating *A_prev, floating scale, floating beta,
-    Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
+    Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n, Py_ssize_t A_stride,
 ) noexcept nogil:
-    """dW <- scale delta A_prev^T + beta dW, the product of (5)."""
-    gemm(c'N', c'T', n, n_prev, N, scale, delta, n, A_prev, n_prev, beta, dW, n)
+    """dW <- scale delta A_prev^T + beta dW, as in (5), with A_prev's rows A_stride apart."""
+    gemm(c'N', c'T', n, n_prev, N, scale, delta, n, A_prev, A_stride, beta, dW, n)

@@ -5,19 +5,26 @@ Each function names the argument, says what was expected and what was got, and c
 
 from __future__ import annotations
 
+import decimal
+import itertools
+import math
+import numbers
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._kernels import Activation, Examples, Loss, first_nonfinite
+from ._kernels import Activation, Loss, first_beyond
+from ._step import Examples
 
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
     "as_activations",
+    "as_bool",
     "as_dtype",
     "as_examples",
     "as_generator",
@@ -27,6 +34,7 @@ __all__ = [
     "as_real",
     "as_sizes",
     "as_vector",
+    "first_nonfinite",
     "one_of",
 ]
 
@@ -43,6 +51,11 @@ _OUTPUTS = {
     Loss.CROSS_ENTROPY: {Activation.SOFTMAX},
 }
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+# The types that examples may keep: they are converted as they are gathered.
+_SOURCES = (*_FLOATS, np.dtype(np.uint8))
+
 # BLAS counts rows and columns in 32-bit integers.
 _LARGEST = 2**31 - 1
 
@@ -56,19 +69,27 @@ def one_of(name: str, value: object, table: dict[str, T]) -> T:
     return table[value]
 
 
-def as_integer(name: str, value: object, *, low: int = 1) -> int:
-    """Return `value` as an int that is at least `low` and that BLAS can hold."""
+def as_integer(name: str, value: object, *, high: int | None = _LARGEST) -> int:
+    """Return `value` as an int from 1 to `high`, by default the largest that BLAS can hold."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         integer = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if integer < low:
-        raise ValueError(f"{name} must be at least {low}, got {integer}")
-    if integer > _LARGEST:
-        raise ValueError(f"{name} must be at most {_LARGEST}, which BLAS can hold, got {integer}")
+    if integer < 1:
+        raise ValueError(f"{name} must be at least 1, got {integer}")
+    if high is not None and integer > high:
+        hint = ", the largest that BLAS can hold" if high == _LARGEST else ""
+        raise ValueError(f"{name} must be at most {high}{hint}, got {integer}")
     return integer
+
+
+def as_bool(name: str, value: object) -> bool:
+    """Return `value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+    return bool(value)
 
 
 def as_real(name: str, value: object) -> float:
@@ -77,6 +98,8 @@ def as_real(name: str, value: object) -> float:
         raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
         return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf  # which no range includes
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, got {value!r}") from None
 
@@ -91,6 +114,12 @@ def as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
         raise TypeError(f"sizes must be a sequence of integers, got {sizes!r}") from None
     if len(checked) < 2:
         raise ValueError(f"sizes must name an input and an output layer at least, got {sizes!r}")
+    n_parameters = sum((n_prev + 1) * n for n_prev, n in itertools.pairwise(checked))
+    if n_parameters > sys.maxsize // 64:
+        raise ValueError(
+            f"sizes must make a network that memory can hold, got {list(checked)} with "
+            f"{n_parameters} parameters"
+        )
     return checked
 
 
@@ -134,7 +163,8 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         checked = np.dtype(dtype)
     except TypeError:
         checked = None
-    if dtype is None or checked not in (np.dtype(np.float32), np.dtype(np.float64)):
+    # NumPy takes None for float64, in comparisons too.
+    if dtype is None or checked is None or checked not in _FLOATS:
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     return checked
 
@@ -154,52 +184,79 @@ def _as_real_array(name: str, value: object) -> Array:
         raise TypeError(
             f"{name} must be a dense array, got {type(value).__name__}; {name}.toarray() makes one"
         )
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must not have masked entries, got a masked array")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     if array.dtype.kind == "O":
-        # Lists of Decimals or of Python's own large integers hold numbers all the same.
+        # Decimals, fractions and Python's own large integers are numbers all the same.
+        for entry in array.flat:
+            if not isinstance(entry, (numbers.Real, decimal.Decimal)):
+                raise TypeError(f"{name} must hold real numbers, got objects such as {entry!r}")
         try:
             array = array.astype(np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{name} must hold real numbers, got objects such as "
-                f"{next(iter(array.flat), value)!r}"
-            ) from None
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, got an integer beyond every float") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
 
 
-def _is_mapped(value: object, dtype: np.dtype[Any]) -> bool:
-    """Whether rows can be taken from a mapped file as they are, so that it is never read whole."""
-    return isinstance(value, np.memmap) and value.dtype == dtype and value.dtype.isnative
+def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | None:
+    """Return the index of the first NaN or infinity in a contiguous array of floats, or None.
+
+    With a narrower `dtype` that of the first value which is infinite there.
+    """
+    limit = min(np.finfo(dtype or array.dtype).max, np.finfo(array.dtype).max)
+    flat = array.reshape(-1)
+    at = first_beyond(flat, float(limit))
+    return None if at == flat.size else at
 
 
-def _convert(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array in C order and of the dtype; the first row with NaN or infinity is named."""
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype=dtype)
-    flat = converted.reshape(-1)
-    at = first_nonfinite(flat)
-    if at < flat.size:
-        row = at // max(1, flat.size // converted.shape[0])
-        reason = "" if not np.isfinite(array.reshape(-1)[at]) else f" in {dtype}"
-        raise ValueError(f"{name} must be finite, got {flat[at]}{reason} in row {row}")
-    return converted
+def _check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    at = first_nonfinite(array, dtype) if array.dtype.kind == "f" else None
+    if at is not None:
+        value = array.reshape(-1)[at]
+        cast = f", which is {'-' * bool(value < 0)}inf in {dtype}," if np.isfinite(value) else ""
+        row = at // max(1, array.size // array.shape[0])
+        raise ValueError(f"{name} must be finite, got {value}{cast} in row {row}")
+
+
+def _as_finite(
+    name: str, array: Array, dtype: np.dtype[Any], sources: tuple[np.dtype[Any], ...]
+) -> Array:
+    """Return the array in C order, in its own type if that is one of `sources`."""
+    if array.dtype in sources and array.dtype.isnative:
+        converted = np.ascontiguousarray(array)
+        _check_finite(name, converted, dtype)
+        return converted
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
+    converted = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if converted.dtype in _FLOATS:
+        _check_finite(name, converted, dtype)
+    return _as_finite(name, converted.astype(dtype), dtype, (dtype,))
 
 
 def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> Array:
-    """Return `value` as an array of shape (n, n_columns) that an `Examples` takes."""
-    mapped = _is_mapped(value, dtype)
+    """Return `value` as an array of shape (n, n_columns) that an `Examples` takes.
+
+    Rows of a mapped file are taken from it as they are needed: it is never read as a whole.
+    """
     array = _as_real_array(name, value)
     if array.ndim != 2 or array.shape[1] != n_columns:
         hint = f"; a single example is {name}[np.newaxis]" if array.shape == (n_columns,) else ""
         raise ValueError(
             f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
         )
-    return array if mapped else _convert(name, array, dtype)
+    return array if _is_mapped(value) else _as_finite(name, array, dtype, _SOURCES)
+
+
+def _is_mapped(value: object) -> bool:
+    return isinstance(value, np.memmap) and value.dtype in _SOURCES and value.dtype.isnative
 
 
 def as_vector(name: str, value: object, n: int, dtype: np.dtype[Any]) -> Array:
@@ -207,7 +264,7 @@ def as_vector(name: str, value: object, n: int, dtype: np.dtype[Any]) -> Array:
     array = _as_real_array(name, value)
     if array.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
-    return _convert(name, array, dtype)
+    return _as_finite(name, array, dtype, (dtype,))
 
 
 def _as_classes(name: str, labels: Array, n_classes: int) -> Array:
@@ -241,7 +298,6 @@ def _check_probabilities(name: str, Y: Array, loss: Loss) -> None:
 
 
 def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtype[Any]) -> Array:
-    mapped = _is_mapped(value, dtype)
     array = _as_real_array(name, value)
     if array.ndim == 1 and loss == Loss.CROSS_ENTROPY and array.dtype.kind in "iu":
         return _as_classes(name, array, n_out)
@@ -256,9 +312,9 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
         raise ValueError(
             f"{name} must have shape (n_samples, {n_out}){also}, got {array.shape} of {array.dtype}"
         )
-    if mapped:
+    if _is_mapped(value):
         return array
-    array = _convert(name, array, dtype)
+    array = _as_finite(name, array, dtype, _SOURCES)
     if loss != Loss.SQUARED_ERROR:
         _check_probabilities(name, array, loss)
     return array
@@ -286,11 +342,14 @@ def as_examples(
         )
     if sample_weight is None:
         return Examples(inputs, targets), float(n)
-    weights = as_vector(names[2], sample_weight, n, dtype)
+    weights = as_vector(names[2], sample_weight, n, np.dtype(np.float64))
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
         raise ValueError(f"{names[2]} must not be negative, got {weights[row]} in row {row}")
-    total = float(weights.sum(dtype=np.float64))
-    if total == 0:
+    largest = weights.max()
+    if largest == 0:
         raise ValueError(f"{names[2]} must have a sum above 0, got zeros only")
-    return Examples(inputs, targets, weights), total
+    # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
+    # its reciprocal within the type.
+    weights = np.ldexp(weights, -np.frexp(largest)[1]).astype(dtype)
+    return Examples(inputs, targets, weights), float(weights.sum(dtype=np.float64))

@@ -63,4 +63,9 @@ cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil
 
 cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil
 
-cpdef Py_ssize_t first_nonfinite(const floating[::1] x) except -1 nogil
+cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil
+
+# For nncore._step: the C functions for double or for float.
+from nncore._tables cimport nncore_kernels
+
+cdef const nncore_kernels *tables(bint double_precision) noexcept nogil

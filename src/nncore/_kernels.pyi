@@ -1,8 +1,7 @@
 """The compiled kernels' types; nncore.reference says what each computes."""
 
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,9 @@ class Loss(IntEnum):
     BINARY_CROSS_ENTROPY = 1
     CROSS_ENTROPY = 2
 
-INSTRUCTION_SET: str
+KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]
 
+def available() -> list[str]: ...
 def forward(
     A: npt.NDArray[_Real],
     A_prev: npt.NDArray[_Real],
@@ -99,59 +99,4 @@ def adam(
 ) -> int: ...
 def exp(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
 def log(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
-def first_nonfinite(x: npt.NDArray[_Real]) -> int: ...
-def aligned_empty(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
-
-class Examples:
-    @property
-    def n(self) -> int: ...
-    def __init__(
-        self,
-        X: npt.NDArray[Any],
-        Y: npt.NDArray[Any] | None = None,
-        sample_weight: npt.NDArray[Any] | None = None,
-    ) -> None: ...
-
-class Update:
-    @property
-    def step_count(self) -> int: ...
-    def __init__(
-        self,
-        rule: Literal["gradient_descent", "momentum", "adam"],
-        state: tuple[npt.NDArray[Any], ...],
-        step_count: int,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        beta_1: float = 0.0,
-        beta_2: float = 0.0,
-        epsilon: float = 0.0,
-    ) -> None: ...
-
-class Workspace:
-    @property
-    def batch_size(self) -> int: ...
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        activations: Sequence[Activation],
-        loss: Loss,
-        parameters: npt.NDArray[Any],
-        batch_size: int,
-    ) -> None: ...
-    def train(
-        self,
-        examples: Examples,
-        rows: npt.NDArray[np.intp] | None,
-        start: int,
-        stop: int,
-        batch_size: int,
-        update: Update,
-    ) -> float: ...
-    def total_loss(self, examples: Examples, start: int, stop: int) -> float: ...
-    def add_gradient(
-        self, out: npt.NDArray[Any], examples: Examples, start: int, stop: int, scale: float
-    ) -> None: ...
-    def predict(self, out: npt.NDArray[Any], examples: Examples, start: int, stop: int) -> None: ...
+def first_beyond(x: npt.NDArray[_Real], limit: float) -> int: ...

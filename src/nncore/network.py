@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from ._checks import (
     as_vector,
     one_of,
 )
-from ._kernels import Examples, Workspace, aligned_empty, forward
+from ._kernels import KERNELS, forward
+from ._step import Examples, Workspace, aligned_empty, span_of
+from ._threads import as_n_threads, blas_on_one_thread
 from .optimizers import Optimizer
 
 __all__ = ["Network"]
@@ -64,13 +66,14 @@ _INITIALIZERS: dict[str, _Draw] = {
     "normal": _normal(lambda n_prev, n: 1.0),
 }
 
-# predict, evaluate and gradient take the examples in batches of this many rows: enough for BLAS
-# to run at its full speed, few enough for the activations to stay in the cache.
-_ROWS = 256
+_BLAS = KERNELS == "blas"
 
-# They come back to Python after about this many multiplications per call, some 50 ms, so that
-# Ctrl-C is answered.
-_WORK = 10**9
+# The examples that a thread takes through predict and evaluate at a time: enough for the weights
+# to be read from the cache seldom, few enough for the activations to stay in it.
+_SPAN = 256 if _BLAS else 64
+
+# The batch in which gradient takes its examples.
+_GRADIENT_BATCH = 256
 
 
 class Network:
@@ -175,8 +178,7 @@ class Network:
             weights.append(self._parameters[begin:middle].reshape(n_prev, n))
             biases.append(self._parameters[middle : middle + n])
             begin = middle + n
-        self.weights: tuple[Array, ...] = tuple(weights)
-        self.biases: tuple[Array, ...] = tuple(biases)
+        self._weights, self._biases = tuple(weights), tuple(biases)
         # Workspaces that no call uses at the moment.
         self._idle: list[Workspace] = []
 
@@ -195,6 +197,14 @@ class Network:
     @property
     def dtype(self) -> np.dtype[Any]:  # noqa: D102
         return self._dtype
+
+    @property
+    def weights(self) -> tuple[Array, ...]:  # noqa: D102
+        return self._weights
+
+    @property
+    def biases(self) -> tuple[Array, ...]:  # noqa: D102
+        return self._biases
 
     @property
     def parameters(self) -> Array:
@@ -257,26 +267,23 @@ class Network:
         )
 
     @contextmanager
-    def _workspace(self, batch_size: int) -> Iterator[Workspace]:
+    def _workspace(self, batch_size: int, span: int, n_threads: int) -> Iterator[Workspace]:
         """Lend a workspace; calls from several threads get one each."""
         try:
             workspace = self._idle.pop()
         except IndexError:
             workspace = None
-        if workspace is None or workspace.batch_size < batch_size:
+        shape = (batch_size, span, n_threads)
+        if workspace is None or workspace.shape != shape:
             workspace = Workspace(
-                self._sizes, self._activations, self._loss, self._parameters, batch_size
+                self._sizes, self._activations, self._loss, self._parameters, *shape, blas=_BLAS
             )
-        try:
+        with blas_on_one_thread() if _BLAS else nullcontext():
             yield workspace
-        finally:
-            # A larger one is a large batch's, and would only hold memory.
-            if workspace.batch_size <= _ROWS:
-                self._idle[:] = [workspace]
+        self._idle[:] = [workspace]
 
-    def _stretches(self, n: int) -> Iterator[tuple[int, int]]:
-        rows = _ROWS * max(1, _WORK // (_ROWS * self._parameters.size))
-        return ((start, min(start + rows, n)) for start in range(0, n, rows))
+    def _team_size(self, n_threads: int | None, n_examples: int) -> int:
+        return as_n_threads(n_threads, n_examples * self._parameters.size)
 
     def _examples(
         self,
@@ -287,12 +294,14 @@ class Network:
     ) -> tuple[Examples, float]:
         return as_examples(X, Y, sample_weight, self._sizes, self._loss, self._dtype, names=names)
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    def predict(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the outputs A^L for each example, equation (1).
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_0)
+        n_threads : int, optional
+            As in `fit`.
 
         Returns
         -------
@@ -303,12 +312,12 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        inputs = as_matrix("X", X, self._sizes[0], self._dtype)
-        outputs = np.empty((inputs.shape[0], self._sizes[-1]), dtype=self._dtype)
-        examples = Examples(inputs)
-        with self._workspace(_ROWS) as workspace:
-            for start, stop in self._stretches(examples.n):
-                workspace.predict(outputs, examples, start, stop)
+        examples = Examples(as_matrix("X", X, self._sizes[0], self._dtype))
+        outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
+        team = self._team_size(n_threads, examples.n)
+        with self._workspace(_SPAN * team, _SPAN, team) as workspace:
+            workspace.load(transposes=False)
+            workspace.predict(outputs, examples)
         return outputs
 
     def layer_outputs(self, X: npt.ArrayLike) -> list[Array]:
@@ -327,7 +336,7 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        A_prev = np.ascontiguousarray(as_matrix("X", X, self._sizes[0], self._dtype))
+        A_prev = np.ascontiguousarray(as_matrix("X", X, self._sizes[0], self._dtype), self._dtype)
         outputs = []
         for W, b, activation in zip(self.weights, self.biases, self._activations, strict=True):
             A = np.empty((A_prev.shape[0], b.size), dtype=self._dtype)
@@ -337,7 +346,12 @@ class Network:
         return outputs
 
     def evaluate(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+        self,
+        X: npt.ArrayLike,
+        Y: npt.ArrayLike,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        n_threads: int | None = None,
     ) -> float:
         """Return the mean loss over the examples, equation (2).
 
@@ -349,6 +363,8 @@ class Network:
             integer class indices.
         sample_weight : array_like of shape (n_samples,), optional
             Weighs each example's term; the mean is over the sum of the weights.
+        n_threads : int, optional
+            As in `fit`.
 
         Returns
         -------
@@ -360,15 +376,21 @@ class Network:
             An argument is not a finite array of numbers of its shape.
         """
         examples, weight = self._examples(X, Y, sample_weight)
-        return self._evaluate(examples, weight)
+        return self._evaluate(examples, weight, n_threads)
 
-    def _evaluate(self, examples: Examples, weight: float) -> float:
-        with self._workspace(_ROWS) as workspace:
-            stretches = self._stretches(examples.n)
-            return sum(workspace.total_loss(examples, *stretch) for stretch in stretches) / weight
+    def _evaluate(self, examples: Examples, weight: float, n_threads: int | None) -> float:
+        team = self._team_size(n_threads, examples.n)
+        with self._workspace(_SPAN * team, _SPAN, team) as workspace:
+            workspace.load(transposes=False)
+            return workspace.total_loss(examples) / weight
 
     def gradient(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+        self,
+        X: npt.ArrayLike,
+        Y: npt.ArrayLike,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        n_threads: int | None = None,
     ) -> Array:
         """Return the gradient of the mean loss by the parameters, equations (3) to (5).
 
@@ -379,6 +401,8 @@ class Network:
             As in `evaluate`.
         sample_weight : array_like of shape (n_samples,), optional
             As in `evaluate`.
+        n_threads : int, optional
+            As in `fit`.
 
         Returns
         -------
@@ -392,9 +416,11 @@ class Network:
         """
         examples, weight = self._examples(X, Y, sample_weight)
         out = np.empty_like(self._parameters)
-        with self._workspace(_ROWS) as workspace:
-            for start, stop in self._stretches(examples.n):
-                workspace.add_gradient(out, examples, start, stop, 1 / weight)
+        batch_size = min(examples.n, _GRADIENT_BATCH)
+        team = self._team_size(n_threads, batch_size)
+        with self._workspace(batch_size, span_of(batch_size, _BLAS), team) as workspace:
+            workspace.load()
+            workspace.add_gradient(out, examples, 1 / weight)
         return out
 
     def train_on_batch(
@@ -404,6 +430,7 @@ class Network:
         optimizer: Optimizer,
         *,
         sample_weight: npt.ArrayLike | None = None,
+        n_threads: int | None = None,
     ) -> float:
         """Make one step with all the examples as its batch, equations (1) to (6).
 
@@ -416,6 +443,8 @@ class Network:
             An instance, which keeps its state from call to call.
         sample_weight : array_like of shape (n_samples,), optional
             As in `evaluate`.
+        n_threads : int, optional
+            As in `fit`.
 
         Returns
         -------
@@ -436,7 +465,7 @@ class Network:
                 f"got {optimizer!r}"
             )
         examples, weight = self._examples(X, Y, sample_weight)
-        return training.train_on_batch(self, examples, weight, optimizer)
+        return training.train_on_batch(self, examples, weight, optimizer, n_threads)
 
     def fit(
         self,
@@ -452,6 +481,7 @@ class Network:
         validation_data: Sequence[npt.ArrayLike] | None = None,
         callbacks: Sequence[training.Callback] = (),
         verbose: bool = False,
+        n_threads: int | None = None,
     ) -> training.History:
         """Train by mini-batch gradient descent, equations (1) to (6), from where the network is.
 
@@ -486,6 +516,10 @@ class Network:
             stops after that epoch.
         verbose : bool, default False
             Whether to print a line after each epoch.
+        n_threads : int, optional
+            How many threads work on a step; the result is the same to the last bit for any
+            number. By default as many as gain by it: one where a step is small, and never more
+            than the affinity mask, a cgroup's limit and ``OMP_NUM_THREADS`` allow.
 
         Returns
         -------
@@ -525,4 +559,5 @@ class Network:
             validation_data=validation_data,
             callbacks=callbacks,
             verbose=verbose,
+            n_threads=n_threads,
         )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_real
-from ._kernels import Update, aligned_empty
+from ._checks import as_bool, as_real
+from ._step import Update, aligned_zeros
 
 if TYPE_CHECKING:
     from .network import Network
 
 __all__ = ["SGD", "Adam", "Optimizer", "as_optimizer"]
+
+
+_Rule = Literal["gradient_descent", "momentum", "adam"]
 
 
 class _Coefficient:
@@ -42,7 +46,7 @@ class _Coefficient:
         instance.__dict__[self._name] = number
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What `SGD` and `Adam` share.
 
     An optimizer belongs to the first network that it trains: its state has that network's shape
@@ -75,14 +79,14 @@ class Optimizer:
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
         return f"{type(self).__name__}({values})"
 
-    def _rule(self) -> tuple[str, int, dict[str, Any]]:
+    @abstractmethod
+    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
         """Return the compiled rule's name, its number of state vectors and its coefficients."""
-        raise NotImplementedError
 
     def _check(self, network: Network) -> None:
         """Refuse a network of another shape than the one that the state belongs to."""
         if self._owner not in (None, (network.sizes, network.dtype)):
-            sizes, dtype = self._owner  # type: ignore[misc]
+            sizes, dtype = self._owner
             raise ValueError(
                 f"optimizer has the state of a network of sizes {list(sizes)} and dtype {dtype}, "
                 f"got a network of sizes {list(network.sizes)} and dtype {network.dtype}; "
@@ -95,9 +99,7 @@ class Optimizer:
         self._owner = (network.sizes, network.dtype)
         rule, n_vectors, coefficients = self._rule()
         while len(self.state) < n_vectors:
-            zeros = aligned_empty(network.parameters.size, network.dtype)
-            zeros[:] = 0
-            self.state += (zeros,)
+            self.state += (aligned_zeros(network.parameters.size, network.dtype),)
         return Update(
             rule,
             self.state,
@@ -155,13 +157,20 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = momentum
-        if not isinstance(nesterov, (bool, np.bool_)):
-            raise TypeError(f"nesterov must be a bool, got {nesterov!r}")
-        if nesterov and self.momentum == 0:
+        self.nesterov = nesterov
+        if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs momentum > 0, got momentum=0.0")
-        self.nesterov = bool(nesterov)
 
-    def _rule(self) -> tuple[str, int, dict[str, Any]]:
+    @property
+    def nesterov(self) -> bool:
+        """Whether the step takes Nesterov's form."""
+        return self._nesterov
+
+    @nesterov.setter
+    def nesterov(self, value: bool) -> None:
+        self._nesterov = as_bool("nesterov", value)
+
+    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
         if self.momentum == 0:
             return "gradient_descent", 0, {}
         return "momentum", 1, {"momentum": self.momentum, "nesterov": self.nesterov}
@@ -219,7 +228,7 @@ class Adam(Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def _rule(self) -> tuple[str, int, dict[str, Any]]:
+    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
         return (
             "adam",
             2,
@@ -239,5 +248,6 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
             raise ValueError(f"optimizer must be one of {sorted(_BY_NAME)}, got {optimizer!r}")
         return _BY_NAME[optimizer]()
     raise TypeError(
-        f"optimizer must be an nncore.SGD or nncore.Adam or a name, got {type(optimizer).__name__}"
+        "optimizer must be an instance of nncore.SGD or nncore.Adam or a name, "
+        f"got {type(optimizer).__name__} {optimizer!r}"
     )

@@ -19,7 +19,7 @@ __all__ = [
     "adam",
     "delta",
     "exp",
-    "first_nonfinite",
+    "first_beyond",
     "forward",
     "gradient",
     "gradient_descent",
@@ -36,12 +36,18 @@ Function = Callable[[Array], Array]
 
 def _sigmoid(z: Array) -> Array:
     e = np.exp(-np.abs(z))
-    return np.where(z < 0, e, 1) / (1 + e)
+    a: Array = np.where(z < 0, e, 1) / (1 + e)
+    return a
+
+
+def _softplus(z: Array) -> Array:
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
 def _softmax(z: Array) -> Array:
     e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    a: Array = e / e.sum(axis=1, keepdims=True)
+    return a
 
 
 def _elu(z: Array) -> Array:
@@ -59,7 +65,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
         lambda a: np.where(a > 0, 1, 0.01),
     ),
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
-    Activation.SOFTPLUS: (lambda z: np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))), lambda a: -np.expm1(-a)),
+    Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
     # Its delta is A - Y (3); it has no derivative of its own.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }
@@ -67,7 +73,8 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
 
 def _log_clipped(p: Array) -> Array:
     eps = np.finfo(p.dtype).eps
-    return np.log(np.clip(p, eps, 1 - eps))
+    clipped: Array = np.clip(p, eps, 1 - eps)
+    return np.log(clipped)
 
 
 # The loss of each example: (2) and its siblings.
@@ -188,7 +195,7 @@ def log(out: Array, x: Array) -> None:
     np.log(x, out=out)
 
 
-def first_nonfinite(x: Array) -> int:
-    """Return the index of the first NaN or infinity in a vector, or its length."""
-    finite = np.isfinite(x)
-    return x.size if finite.all() else int(np.argmin(finite))
+def first_beyond(x: Array, limit: float) -> int:
+    """Return the index of the first element that is not within ±limit, or the length."""
+    within = np.abs(x) <= limit
+    return x.size if within.all() else int(np.argmin(within))

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_generator, as_integer
-from ._kernels import Examples, Workspace, first_nonfinite
+from ._checks import as_bool, as_generator, as_integer, first_nonfinite
+from ._kernels import KERNELS
+from ._step import Examples, Workspace, span_of
 from .optimizers import Optimizer, as_optimizer
 
 if TYPE_CHECKING:
     from .network import Network
 
 __all__ = ["Callback", "DivergenceError", "EpochEnd", "History", "fit", "train_on_batch"]
-
-# A stretch of steps without the GIL aims at this time, a quarter of what Ctrl-C may wait.
-_STRETCH_SECONDS = 0.05
 
 
 class DivergenceError(ArithmeticError):
@@ -106,37 +105,67 @@ class _Checkpoint:
     """A copy of everything that a step changes."""
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        self._live = (network.parameters, *optimizer.state)
-        self._copies = [np.empty_like(vector) for vector in self._live]
-        self._optimizer = optimizer
-        self.take()
+        self._network, self._optimizer = network, optimizer
+        self._copies: list[npt.NDArray[Any]] = []
 
     def take(self) -> None:
-        for copy, vector in zip(self._copies, self._live, strict=True):
+        live = (self._network.parameters, *self._optimizer.state)
+        self._copies += [np.empty_like(vector) for vector in live[len(self._copies) :]]
+        for copy, vector in zip(self._copies, live, strict=True):
             np.copyto(copy, vector)
         self._step_count = self._optimizer.step_count
 
     def restore(self) -> None:
-        for copy, vector in zip(self._copies, self._live, strict=True):
+        # Vectors of state that have begun since then go.
+        self._optimizer.state = self._optimizer.state[: len(self._copies) - 1]
+        live = (self._network.parameters, *self._optimizer.state)
+        for copy, vector in zip(self._copies, live, strict=True):
             np.copyto(vector, copy)
         self._optimizer.step_count = self._step_count
 
 
 def _is_finite(network: Network) -> bool:
-    return first_nonfinite(network.parameters) == network.parameters.size
+    return first_nonfinite(network.parameters) is None
 
 
 def train_on_batch(
-    network: Network, examples: Examples, weight: float, optimizer: Optimizer
+    network: Network,
+    examples: Examples,
+    weight: float,
+    optimizer: Optimizer,
+    n_threads: int | None,
 ) -> float:
     """Make one step with all the examples; see `Network.train_on_batch`."""
-    update = optimizer._update(network)
-    with network._workspace(examples.n) as workspace:
-        total = workspace.train(examples, None, 0, examples.n, examples.n, update)
+    with _workspace(network, examples.n, n_threads) as workspace:
+        total = _train(network, workspace, examples, None, examples.n, optimizer)
     if not math.isfinite(total):
         raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged")
-    optimizer.step_count = update.step_count
     return total / weight
+
+
+def _workspace(
+    network: Network, batch_size: int, n_threads: int | None
+) -> AbstractContextManager[Workspace]:
+    team = network._team_size(n_threads, 3 * batch_size)
+    return network._workspace(batch_size, span_of(batch_size, KERNELS == "blas"), team)
+
+
+def _train(
+    network: Network,
+    workspace: Workspace,
+    examples: Examples,
+    order: npt.NDArray[np.intp] | None,
+    batch_size: int,
+    optimizer: Optimizer,
+) -> float:
+    """Run the steps of an epoch; return the sum of the losses, not finite if they diverge."""
+    update = optimizer._update(network)
+    workspace.load(update)
+    try:
+        return workspace.train(examples, order, batch_size)
+    finally:
+        workspace.store()
+        optimizer.step_count = update.step_count
 
 
 def fit(
@@ -153,12 +182,15 @@ def fit(
     validation_data: Sequence[npt.ArrayLike] | None,
     callbacks: Sequence[Callback],
     verbose: bool,
+    n_threads: int | None,
 ) -> History:
     """Train a network; see `Network.fit`."""
-    epochs = as_integer("epochs", epochs)
+    epochs = as_integer("epochs", epochs, high=None)
     batch_size = as_integer("batch_size", batch_size)
     optimizer = as_optimizer(optimizer)
     optimizer._check(network)
+    shuffle = as_bool("shuffle", shuffle)
+    verbose = as_bool("verbose", verbose)
     rng = as_generator(seed)
     try:
         callbacks = list(callbacks)
@@ -172,17 +204,15 @@ def fit(
 
     batch_size = min(batch_size, examples.n)
     history = History()
-    optimizer._update(network)
+    optimizer._update(network)  # begins the state, so that the checkpoint has it
     checkpoint = _Checkpoint(network, optimizer)
-    stretch = _Stretch()
-    with network._workspace(batch_size) as workspace:
+    with _workspace(network, batch_size, n_threads) as workspace:
         for epoch in range(1, epochs + 1):
+            checkpoint.take()
             order = rng.permutation(examples.n) if shuffle else None
             begin = time.perf_counter()
             try:
-                total = _train_epoch(
-                    network, workspace, examples, order, batch_size, optimizer, stretch
-                )
+                total = _train(network, workspace, examples, order, batch_size, optimizer)
             except BaseException:
                 # Ctrl-C, say: whole steps stay, but only if they led to numbers.
                 if not _is_finite(network):
@@ -198,11 +228,10 @@ def fit(
                     if epoch > 1
                     else "the network is as it was before",
                 )
-            checkpoint.take()
             end = EpochEnd(
                 epoch,
                 total / weight,
-                network._evaluate(*validation) if validation is not None else None,
+                network._evaluate(*validation, n_threads) if validation is not None else None,
                 seconds,
                 network,
             )
@@ -210,47 +239,9 @@ def fit(
             if verbose:
                 _print(end, epochs)
             answers = [callback(end) for callback in callbacks]
-            if any(answers):
+            if any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers):
                 break
     return history
-
-
-class _Stretch:
-    """How many steps to run in one call: as many as take about `_STRETCH_SECONDS`."""
-
-    def __init__(self) -> None:
-        self.steps = 1
-
-    def adapt(self, steps: int, seconds: float) -> None:
-        if steps == self.steps and seconds < _STRETCH_SECONDS / 2:
-            self.steps *= 2
-        elif seconds > 2 * _STRETCH_SECONDS:
-            self.steps = max(1, self.steps // 2)
-
-
-def _train_epoch(
-    network: Network,
-    workspace: Workspace,
-    examples: Examples,
-    order: npt.NDArray[np.intp] | None,
-    batch_size: int,
-    optimizer: Optimizer,
-    stretch: _Stretch,
-) -> float:
-    """Run the steps of an epoch; return the sum of the losses, not finite if they diverge."""
-    update = optimizer._update(network)
-    total = 0.0
-    start = 0
-    try:
-        while start < examples.n and math.isfinite(total):
-            begin = time.perf_counter()
-            stop = min(start + stretch.steps * batch_size, examples.n)
-            total += workspace.train(examples, order, start, stop, batch_size, update)
-            stretch.adapt(-(-(stop - start) // batch_size), time.perf_counter() - begin)
-            start = stop
-    finally:
-        optimizer.step_count = update.step_count
-    return total
 
 
 def _validation_examples(

@@ -1,28 +1,48 @@
-/* Chooses, once, the table for the widest vectors that the processor and the system support. */
+/* Chooses the tables for the widest vectors that the processor and the system support. */
+
+#include <string.h>
 
 #include "nncore.h"
 
-extern const nncore_elementwise *const nncore_baseline_f32, *const nncore_baseline_f64;
+typedef const nncore_kernels *const tables[2]; /* for float and for double */
+
+#if defined(__aarch64__)
+#define BASELINE nncore_neon
+#else
+#define BASELINE nncore_baseline
+#endif
+extern tables BASELINE;
 #ifdef NNCORE_X86
-extern const nncore_elementwise *const nncore_avx2_f32, *const nncore_avx2_f64;
-extern const nncore_elementwise *const nncore_avx512_f32, *const nncore_avx512_f64;
+extern tables nncore_avx2, nncore_avx512;
 #endif
 
-const nncore_elementwise *nncore_f32, *nncore_f64;
+const nncore_kernels *nncore_f32, *nncore_f64;
 
-void nncore_choose(void) {
-    nncore_f32 = nncore_baseline_f32;
-    nncore_f64 = nncore_baseline_f64;
+static int fits(tables candidate, const char *name) {
+    return !name || strcmp(name, candidate[0]->name) == 0;
+}
+
+/* The best tables of that name, or NULL. */
+static const nncore_kernels *const *find(const char *name) {
 #ifdef NNCORE_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        nncore_f32 = nncore_avx2_f32;
-        nncore_f64 = nncore_avx2_f64;
-    }
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        nncore_f32 = nncore_avx512_f32;
-        nncore_f64 = nncore_avx512_f64;
-    }
+    if (fits(nncore_avx512, name) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return nncore_avx512;
+    if (fits(nncore_avx2, name) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return nncore_avx2;
 #endif
+    return fits(BASELINE, name) ? BASELINE : NULL;
+}
+
+int nncore_supports(const char *name) { return find(name) != NULL; }
+
+int nncore_choose(const char *name) {
+    const nncore_kernels *const *found = find(name);
+    if (!found)
+        return 0;
+    nncore_f32 = found[0];
+    nncore_f64 = found[1];
+    return 1;
 }

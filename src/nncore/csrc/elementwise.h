@@ -27,12 +27,11 @@ INLINE V NAME(elu_derivative)(V a) { return SELECT(a > 0, NAME(all)(1), a + 1); 
 /* sigma(z) = 1 - e^-softplus(z). */
 INLINE V NAME(softplus_derivative)(V a) { return -NAME(expm1_nonpositive)(-a); }
 
-/* A row of Z + b becomes its softmax; subtracting the largest z keeps exp from overflowing. */
-static void NAME(bias_softmax_row)(real *A, const real *b, ptrdiff_t n) {
+/* A row of Z becomes its softmax; subtracting the largest z keeps exp from overflowing. */
+static void NAME(softmax_row)(real *A, ptrdiff_t n) {
     V largest = NAME(all)(-INFINITY);
     FOR_EACH_VECTOR (j, count, n) {
-        V z = LOAD(A + j, count) + LOAD(b + j, count);
-        STORE(A + j, z, count);
+        V z = LOAD(A + j, count);
         for (ptrdiff_t k = count; k < LANES; k++)
             z[k] = -INFINITY;
         largest = SELECT(largest > z, largest, z);
@@ -54,22 +53,38 @@ static void NAME(bias_softmax_row)(real *A, const real *b, ptrdiff_t n) {
         STORE(A + j, LOAD(A + j, count) / sum, count);
 }
 
+/* A <- sigma(A + b) row by row; b may be NULL. */
 static void NAME(bias_activation)(void *A_, const void *b_, enum nncore_activation activation,
                                   ptrdiff_t n_rows, ptrdiff_t n) {
     real *A = A_;
     const real *b = b_;
+    if (activation == NNCORE_SOFTMAX) {
+        for (ptrdiff_t i = 0; i < n_rows; i++) {
+            if (b)
+                NAME(bias_activation)(A + i * n, b, NNCORE_IDENTITY, 1, n);
+            NAME(softmax_row)(A + i * n, n);
+        }
+        return;
+    }
+    if (!b) { /* one long row */
+        n *= n_rows;
+        n_rows = n > 0;
+    }
     switch (activation) {
-#define X(ACTIVATION, sigma)                                                               \
-    case NNCORE_##ACTIVATION:                                                              \
-        for (ptrdiff_t i = 0; i < n_rows; i++, A += n)                                     \
-            FOR_EACH_VECTOR (j, count, n)                                                  \
-                STORE(A + j, NAME(sigma)(LOAD(A + j, count) + LOAD(b + j, count)), count); \
+#define X(ACTIVATION, sigma)                                                                   \
+    case NNCORE_##ACTIVATION:                                                                  \
+        for (ptrdiff_t i = 0; i < n_rows; i++, A += n)                                         \
+            if (b)                                                                             \
+                FOR_EACH_VECTOR (j, count, n)                                                  \
+                    STORE(A + j, NAME(sigma)(LOAD(A + j, count) + LOAD(b + j, count)), count); \
+            else                                                                               \
+                FOR_EACH_VECTOR (j, count, n)                                                  \
+                    STORE(A + j, NAME(sigma)(LOAD(A + j, count)), count);                      \
         break;
         NNCORE_ELEMENTWISE_ACTIVATIONS(X)
 #undef X
     case NNCORE_SOFTMAX:
-        for (ptrdiff_t i = 0; i < n_rows; i++, A += n)
-            NAME(bias_softmax_row)(A, b, n);
+        break;
     }
 }
 
@@ -218,34 +233,21 @@ static void NAME(map)(void *out_, const void *x_, enum nncore_function function,
     }
 }
 
-static ptrdiff_t NAME(first_nonfinite)(const void *x_, ptrdiff_t count) {
+static ptrdiff_t NAME(first_beyond)(const void *x_, double limit, ptrdiff_t count) {
     const real *x = x_;
+    const V most = NAME(all)((real)limit);
     ptrdiff_t i = 0;
-    /* x - x is 0 for finite x and NaN otherwise, and a sum keeps a NaN. */
     for (const ptrdiff_t block = 16 * LANES; i + block <= count; i += block) {
-        V residue = {0};
-        for (ptrdiff_t j = 0; j < block; j += LANES) {
-            const V value = NAME(load)(x + i + j);
-            residue += value - value;
-        }
-        if (NAME(sum)(residue) != 0)
+        VB within = NAME(all_bits)(~(bits)0);
+        for (ptrdiff_t j = 0; j < block; j += LANES)
+            within &= (VB)(NAME(abs)(NAME(load)(x + i + j)) <= most); /* NaN is not */
+        bits all = ~(bits)0;
+        for (ptrdiff_t j = 0; j < LANES; j++)
+            all &= within[j];
+        if (!all)
             break;
     }
-    while (i < count && x[i] - x[i] == 0)
+    while (i < count && x[i] <= (real)limit && x[i] >= -(real)limit)
         i++;
     return i;
 }
-
-static const nncore_elementwise NAME(elementwise) = {
-    .name = NNCORE_TEXT(ISA),
-    .bias_activation = NAME(bias_activation),
-    .times_derivative = NAME(times_derivative),
-    .loss = NAME(loss),
-    .output_delta = NAME(output_delta),
-    .column_sums = NAME(column_sums),
-    .sgd = NAME(sgd),
-    .momentum = NAME(momentum),
-    .adam = NAME(adam),
-    .map = NAME(map),
-    .first_nonfinite = NAME(first_nonfinite),
-};

@@ -42,8 +42,7 @@ static const int32_t nncore_tail_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
 #define NAME(x) x##_f64
 #include "template.h"
 
-const nncore_elementwise *const NNCORE_JOIN(nncore_, ISA, _f32) = &elementwise_f32;
-const nncore_elementwise *const NNCORE_JOIN(nncore_, ISA, _f64) = &elementwise_f64;
+const nncore_kernels *const NNCORE_JOIN(nncore_, ISA, )[2] = {&kernels_f32, &kernels_f64};
 
 #if defined(ISA_TARGET) && defined(__clang__)
 #pragma clang attribute pop

@@ -35,10 +35,48 @@ enum nncore_loss { NNCORE_SQUARED_ERROR, NNCORE_BINARY_CROSS_ENTROPY, NNCORE_CRO
 
 enum nncore_function { NNCORE_EXP, NNCORE_LOG };
 
+/* The types that examples may have; they are converted while they are gathered. */
+enum nncore_source { NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8 };
+
 typedef struct {
     const char *name;
 
-    /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n. */
+    /* The tiles: products over matrices in panels of this width, see tile.h. Rows `row` to
+     * `row + n_rows` of A and delta are meant, of `capacity` that there is room for. */
+    ptrdiff_t panel;
+
+    /* Rows of X, in the order given from `first` on, to rows of A; and rows of A to a plain array.
+     * With capacity n_prev, W is packed and unpacked likewise. */
+    void (*gather)(void *A, const void *X, enum nncore_source source, ptrdiff_t row_stride,
+                   ptrdiff_t column_stride, const ptrdiff_t *order, ptrdiff_t n_order,
+                   ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
+                   ptrdiff_t capacity, ptrdiff_t n);
+    void (*scatter)(void *out, const void *A, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                    ptrdiff_t n);
+
+    /* W_transposed <- the transpose of W's panel p, inputs k_begin to k_end. */
+    void (*transpose)(void *W_transposed, const void *W, ptrdiff_t p, ptrdiff_t k_begin,
+                      ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n);
+
+    /* (1): A <- sigma(W A_prev + b). */
+    void (*forward)(void *A, const void *A_prev, const void *W, const void *b,
+                    enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
+                    ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+
+    /* (4): delta_prev <- W^T delta . sigma'(Z_prev); `activation` is that of A_prev. */
+    void (*delta)(void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
+                  enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
+                  ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+
+    /* (5): dW <- beta dW + scale delta A_prev^T, of which dW is the part in panel p of n for
+     * inputs k_begin (a multiple of the panel) to k_end. */
+    void (*gradient)(void *dW, const void *delta, const void *A_prev, double scale, double beta,
+                     ptrdiff_t p, ptrdiff_t k_begin, ptrdiff_t k_end, ptrdiff_t n_examples,
+                     ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+
+    /* What follows works on plain arrays, and on a panel, which is one of its own width. */
+
+    /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL. */
     void (*bias_activation)(void *A, const void *b, enum nncore_activation activation,
                             ptrdiff_t n_rows, ptrdiff_t n);
 
@@ -72,13 +110,15 @@ typedef struct {
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
 
-    /* The index of the first NaN or infinity, or count. */
-    ptrdiff_t (*first_nonfinite)(const void *x, ptrdiff_t count);
-} nncore_elementwise;
+    /* The index of the first element that is not within -limit and limit, or count. */
+    ptrdiff_t (*first_beyond)(const void *x, double limit, ptrdiff_t count);
+} nncore_kernels;
 
-/* The tables of the widest vectors that this machine has, set by nncore_choose. */
-extern const nncore_elementwise *nncore_f32, *nncore_f64;
+/* The tables that nncore_choose has set: by name, or, for NULL, those of the widest vectors that
+ * the processor and the system support. Both functions return 0 where the name is not supported. */
+extern const nncore_kernels *nncore_f32, *nncore_f64;
 
-void nncore_choose(void);
+int nncore_choose(const char *name);
+int nncore_supports(const char *name);
 
 #endif

@@ -1,10 +1,36 @@
-/* The templates for one type, and their macros taken back, so that the other type can follow. */
+/* The templates for one type, its table, and their macros taken back, so that the other type can
+ * follow. */
 
 #include "vector.h"
 
 #include "elementary.h"
 
 #include "elementwise.h"
+
+#include "tile.h"
+
+#include "panels.h"
+
+static const nncore_kernels NAME(kernels) = {
+    .name = NNCORE_TEXT(ISA),
+    .panel = PANEL,
+    .gather = NAME(gather),
+    .scatter = NAME(scatter),
+    .transpose = NAME(transpose),
+    .forward = NAME(forward),
+    .delta = NAME(delta),
+    .gradient = NAME(gradient),
+    .bias_activation = NAME(bias_activation),
+    .times_derivative = NAME(times_derivative),
+    .loss = NAME(loss),
+    .output_delta = NAME(output_delta),
+    .column_sums = NAME(column_sums),
+    .sgd = NAME(sgd),
+    .momentum = NAME(momentum),
+    .adam = NAME(adam),
+    .map = NAME(map),
+    .first_beyond = NAME(first_beyond),
+};
 
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
@@ -28,5 +54,18 @@
 #undef FOR_EACH_VECTOR
 #undef LOAD
 #undef STORE
+#undef PANEL
+#undef HALF
+#undef FULL_ROWS
+#undef HALF_ROWS
+#undef FOR_EACH_FULL_ROWS
+#undef FOR_EACH_HALF_ROWS
+#undef UNROLL
+#undef INNER_BLOCK
+#undef EXAMPLE_BLOCK
+#undef AHEAD
+#undef LOW_HALVES
+#undef HIGH_HALVES
+#undef SHUFFLE
 #undef NAME
 #undef NNCORE_DOUBLE

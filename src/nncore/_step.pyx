@@ -1,0 +1,878 @@
+"""The step, equations (1) to (6), for a team of threads, and what it works on.
+
+A step has two phases. In the first, the batch is cut into spans of examples, and each goes through
+(1), (3) and (4) for all layers, since W is only read. In the second, every W is cut into tiles, and
+each has its gradient (5) and its update (6) while it is in the cache. Spans and tiles are cut by
+the problem's shape alone and go to whichever thread is free; nothing is ever added up across
+threads, so that the result is the same to the last bit for any number of them.
+
+The products run on the tiles of csrc/tile.h, or on BLAS: that is a table of the same functions,
+whose panels are as wide as the layer, so that its matrices are plain arrays.
+"""
+
+cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from cython cimport floating
+from libc.math cimport isfinite, sqrt
+from libc.string cimport memcpy, memset
+
+from nncore._blas cimport delta_product, forward_product, gradient_product
+from nncore._kernels cimport IDENTITY, SOFTMAX, Activation, Loss, tables
+from nncore._tables cimport (
+    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels, nncore_source, nncore_team,
+    nncore_team_assemble, nncore_team_enter, nncore_team_open, nncore_team_stop,
+    nncore_team_stopped, nncore_team_take, nncore_team_wait)
+
+import threading
+
+import numpy as np
+
+cnp.import_array()
+
+
+cdef extern from "team.h" nogil:
+    double monotonic_seconds "nncore_seconds"() noexcept
+
+
+# BLAS as a table of kernels.
+
+cdef void _blas_forward(
+    floating *A, const floating *A_prev, const floating *W, const floating *b,
+    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+    Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    A += row * n
+    forward_product(A, A_prev + row * n_prev, W, n_rows, n_prev, n)
+    tables(floating is double).bias_activation(A, b, activation, n_rows, n)
+
+
+cdef void _blas_delta(
+    floating *delta_prev, const floating *delta, const floating *W, const floating *A_prev,
+    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+    Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    delta_prev += row * n_prev
+    delta_product(delta_prev, delta + row * n, W, n_rows, n_prev, n)
+    tables(floating is double).times_derivative(
+        delta_prev, A_prev + row * n_prev, activation, n_rows * n_prev)
+
+
+cdef void _blas_gradient(
+    floating *dW, const floating *delta, const floating *A_prev, double scale, double beta,
+    Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end, Py_ssize_t n_examples,
+    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    gradient_product(
+        dW, delta, A_prev + k_begin, <floating> scale, <floating> beta, n_examples,
+        k_end - k_begin, n, n_prev)
+
+
+ctypedef void (*forward_t)(
+    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*delta_t)(
+    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*gradient_t)(
+    void *, const void *, const void *, double, double, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+
+# For float and for double.
+cdef nncore_kernels _blas[2]
+_blas[0], _blas[1] = tables(False)[0], tables(True)[0]
+_blas[0].panel = _blas[1].panel = 0
+_blas[0].forward = <forward_t> _blas_forward[float]
+_blas[1].forward = <forward_t> _blas_forward[double]
+_blas[0].delta = <delta_t> _blas_delta[float]
+_blas[1].delta = <delta_t> _blas_delta[double]
+_blas[0].gradient = <gradient_t> _blas_gradient[float]
+_blas[1].gradient = <gradient_t> _blas_gradient[double]
+
+
+cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
+    """Return how many examples a span has: as many spans as share the work out well.
+
+    A tile of W is read from the L2 cache or beyond once per span, which 32 examples are enough to
+    make up for; BLAS packs W anew for every span and wants more.
+    """
+    cdef Py_ssize_t most = (
+        max(64, (batch_size + 7) // 8) if blas else 32 if batch_size <= 256 else 64)
+    cdef Py_ssize_t spans = (batch_size + most - 1) // most
+    return (batch_size + spans - 1) // spans if spans else 1
+
+
+def aligned_empty(Py_ssize_t count, dtype):
+    """Return an uninitialised vector of `count` elements that begins on a 64-byte boundary."""
+    cdef Py_ssize_t itemsize = np.dtype(dtype).itemsize
+    buffer = np.empty(count * itemsize + 64, dtype=np.uint8)
+    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & 63
+    return buffer[skip:skip + count * itemsize].view(dtype)
+
+
+def aligned_zeros(Py_ssize_t count, dtype):
+    """Return a vector of zeros that begins on a 64-byte boundary."""
+    # calloc's pages cost nothing until they are touched.
+    cdef Py_ssize_t itemsize = np.dtype(dtype).itemsize
+    buffer = np.zeros(count * itemsize + 64, dtype=np.uint8)
+    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & 63
+    return buffer[skip:skip + count * itemsize].view(dtype)
+
+
+cdef struct Source:
+    const char *data
+    nncore_source type
+    Py_ssize_t row_stride
+    Py_ssize_t column_stride
+
+
+cdef Source _source(cnp.ndarray array):
+    cdef Source source
+    source.data = cnp.PyArray_BYTES(array)
+    source.type = {
+        "float32": NNCORE_FLOAT32, "float64": NNCORE_FLOAT64, "uint8": NNCORE_UINT8,
+    }[array.dtype.name]
+    source.row_stride, source.column_stride = array.strides[0], array.strides[1]
+    return source
+
+
+cdef class Examples:
+    """The examples that a call works on, as addresses: all that a batch is gathered from.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_0) and dtype float32, float64 or uint8, with any strides
+    Y : ndarray of shape (n, n_L) likewise, or of shape (n,) and dtype intp: class indices; or None
+    sample_weight : contiguous ndarray of shape (n,) in the network's dtype, or None
+    """
+
+    cdef:
+        tuple arrays
+        readonly Py_ssize_t n
+        Source X
+        Source Y
+        bint has_targets
+        const Py_ssize_t *classes
+        const void *sample_weight
+
+    def __init__(
+        self, cnp.ndarray X not None, cnp.ndarray Y=None, cnp.ndarray sample_weight=None,
+    ):
+        self.arrays = (X, Y, sample_weight)
+        self.n = X.shape[0]
+        self.X = _source(X)
+        self.has_targets = Y is not None
+        if Y is not None and Y.ndim == 1:
+            self.classes = <const Py_ssize_t *> cnp.PyArray_DATA(Y)
+        elif Y is not None:
+            self.Y = _source(Y)
+        if sample_weight is not None:
+            self.sample_weight = cnp.PyArray_DATA(sample_weight)
+
+
+cdef enum Rule:
+    GRADIENT_DESCENT
+    MOMENTUM
+    ADAM
+    # The gradient is added to a vector of its own, and nothing is updated.
+    ADD
+
+
+cdef struct Coefficients:
+    Rule rule
+    double learning_rate
+    double weight_decay
+    double momentum
+    bint nesterov
+    double beta_1
+    double beta_2
+    double epsilon
+
+
+cdef class Update:
+    """An optimizer's rule (6) with its coefficients, and its state.
+
+    `rule` is "gradient_descent", "momentum" (state: the velocity) or "adam" (state: m and v); each
+    state vector is contiguous and has the layout and dtype of the network's parameters.
+    """
+
+    cdef:
+        readonly tuple state
+        readonly Py_ssize_t step_count
+        Coefficients coefficients
+
+    def __init__(
+        self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
+        double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
+        double beta_2=0.0, double epsilon=0.0,
+    ):
+        rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
+        self.state = state
+        self.step_count = step_count
+        self.coefficients = Coefficients(
+            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon)
+
+
+cdef struct Layer:
+    Py_ssize_t n_prev
+    Py_ssize_t n
+    Activation activation
+    # Where W and b begin in the flat vector of parameters, and in one that is laid out in panels.
+    Py_ssize_t flat_W
+    Py_ssize_t flat_b
+    Py_ssize_t W
+    Py_ssize_t b
+    # Where W's transpose begins among the transposes.
+    Py_ssize_t transposed
+    # Where the activations begin that the layer reads and writes; its delta begins in the deltas
+    # where A does in the activations.
+    Py_ssize_t A_prev
+    Py_ssize_t A
+
+
+cdef struct Tile:
+    # Panel p of layer l's units, for its inputs k_begin to k_end.
+    Py_ssize_t l
+    Py_ssize_t p
+    Py_ssize_t k_begin
+    Py_ssize_t k_end
+
+
+# What one run of the team does.
+cdef enum Task:
+    TRAIN
+    GRADIENT
+    EVALUATE
+    PREDICT
+
+
+cdef class Workspace:
+    """A network's shape and the memory that a call needs to take its batches through it.
+
+    Parameters
+    ----------
+    sizes : sequence of n_0, ..., n_L
+    activations : sequence of L Activations
+    loss : Loss
+    parameters : the network's flat vector
+    batch_size : the most examples that a batch of `train` or `add_gradient` may have, or, for
+        `total_loss` and `predict`, n_threads spans
+    span : the examples that a thread takes at a time, see `span_of`
+    n_threads : the members of the team
+    blas : whether BLAS forms the products
+
+    Between `load` and `store` the network's parameters, and the optimizer's state, live in here.
+    """
+
+    cdef:
+        readonly Py_ssize_t batch_size
+        readonly Py_ssize_t span
+        Py_ssize_t depth, n_in, n_out, n_tiles, n_packed, panel, scratch_size
+        Loss loss
+        bint double_precision
+        nncore_kernels *kernels
+        object dtype
+        tuple arrays
+        object tile_array
+        Layer *layers
+        Tile *tiles
+        # Vectors in panels; with BLAS the flat vectors themselves.
+        object flat
+        list packed_arrays
+        void *parameters
+        void *transposes
+        void *gradients
+        void *state_1
+        void *state_2
+        # A batch's, in panels, and below, in plain arrays.
+        void *activations
+        void *deltas
+        void *outputs
+        void *output_deltas
+        void *Y
+        void *sample_weight
+        # A part per thread.
+        void *scratch
+        double *losses
+        double *weights
+        object sums
+        # The run.
+        nncore_team team
+        Task task
+        Examples examples
+        Source X
+        Source targets
+        const Py_ssize_t *classes
+        const void *all_weights
+        const Py_ssize_t *order
+        Update update
+        Coefficients rule
+        Py_ssize_t step_count
+        Py_ssize_t batch, n_members
+        double scale, beta
+        double total
+        void *out
+        object failure
+
+    def __init__(
+        self, sizes, activations, Loss loss, cnp.ndarray parameters, Py_ssize_t batch_size,
+        Py_ssize_t span, int n_threads, bint blas,
+    ):
+        self.batch_size, self.span = batch_size, span
+        self.n_members = n_threads
+        self.depth = len(sizes) - 1
+        self.n_in = sizes[0]
+        self.n_out = sizes[self.depth]
+        self.loss = loss
+        self.dtype = parameters.dtype
+        self.double_precision = self.dtype == np.float64
+        self.kernels = (
+            &_blas[self.double_precision] if blas
+            else <nncore_kernels *> tables(self.double_precision))
+        self.panel = self.kernels.panel
+        self.flat = parameters
+        self._lay_out(sizes, activations)
+        self._cut_tiles()
+        self._allocate()
+
+    @property
+    def shape(self):
+        return self.batch_size, self.span, self.n_members
+
+    cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept:
+        """The columns that the panels of n units take up."""
+        cdef Py_ssize_t half = self.panel // 2
+        return (n + half - 1) // half * half if self.panel else n
+
+    cdef _lay_out(self, sizes, activations):
+        cdef:
+            Py_ssize_t l, n_prev, n, flat = 0, packed = 0, transposed = 0, A = 0
+            Layer *layer
+        layers = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
+        self.layers = <Layer *> cnp.PyArray_DATA(layers)
+        for l in range(self.depth):
+            n_prev, n = sizes[l], sizes[l + 1]
+            layer = &self.layers[l]
+            layer.n_prev, layer.n, layer.activation = n_prev, n, activations[l]
+            layer.flat_W, layer.flat_b = flat, flat + n_prev * n
+            flat += (n_prev + 1) * n
+            layer.W, layer.b = packed, packed + n_prev * self._padded(n)
+            packed += (n_prev + 1) * self._padded(n)
+            layer.transposed = transposed
+            if l > 0:
+                transposed += n * self._padded(n_prev)
+            layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
+            layer.A = A
+            A += self._padded(n) * self.batch_size
+        # The examples come last: they have activations, but no deltas.
+        self.layers[0].A_prev = A
+        self.n_packed = packed
+        self.arrays = (layers,)
+        self.transposes = NULL
+        if self.panel:
+            self.packed_arrays = [
+                aligned_zeros(packed, self.dtype), aligned_zeros(packed, self.dtype),
+                aligned_zeros(packed, self.dtype), aligned_zeros(packed, self.dtype)]
+            self.arrays += (aligned_zeros(transposed, self.dtype),)
+            self.transposes = cnp.PyArray_DATA(self.arrays[1])
+
+    cdef _cut_tiles(self):
+        """Cut each W into tiles of a size that stays in L1 while it is updated; BLAS wants more."""
+        cdef:
+            Py_ssize_t l, p, k, rows, width
+            list tiles = []
+            Layer *layer
+        self.scratch_size = 0
+        for l in range(self.depth):
+            layer = &self.layers[l]
+            width = self.panel or layer.n
+            if self.panel:
+                rows = max(1, 4096 // width // self.panel) * self.panel
+            else:
+                rows = max(64, 65536 // width)
+            for p in range((layer.n + width - 1) // width):
+                for k in range(0, layer.n_prev, rows):
+                    tiles.append((l, p, k, min(k + rows, layer.n_prev)))
+            self.scratch_size = max(self.scratch_size, min(rows, layer.n_prev) * width, width)
+        self.n_tiles = len(tiles)
+        self.tile_array = np.array(tiles, dtype=np.intp)
+        self.tiles = <Tile *> cnp.PyArray_DATA(self.tile_array)
+
+    cdef _allocate(self):
+        cdef:
+            Py_ssize_t n_deltas = self.layers[0].A_prev
+            Py_ssize_t n_activations = n_deltas + self._padded(self.n_in) * self.batch_size
+        self.scratch_size = (self.scratch_size + 15) // 16 * 16
+        activations = aligned_empty(n_activations, self.dtype)
+        deltas = aligned_empty(n_deltas, self.dtype)
+        outputs = aligned_empty(self.batch_size * self.n_out, self.dtype)
+        output_deltas = aligned_empty(self.batch_size * self.n_out, self.dtype)
+        Y = aligned_empty(self.batch_size * self.n_out, self.dtype)
+        sample_weight = aligned_empty(self.batch_size, self.dtype)
+        scratch = aligned_empty(self.scratch_size * self.n_members, self.dtype)
+        self.arrays += (
+            activations, deltas, outputs, output_deltas, Y, sample_weight, scratch)
+        self.activations = cnp.PyArray_DATA(activations)
+        self.deltas = cnp.PyArray_DATA(deltas)
+        self.outputs = cnp.PyArray_DATA(outputs)
+        self.output_deltas = cnp.PyArray_DATA(output_deltas)
+        self.Y = cnp.PyArray_DATA(Y)
+        self.sample_weight = cnp.PyArray_DATA(sample_weight)
+        self.scratch = cnp.PyArray_DATA(scratch)
+
+    # Into panels and back; with BLAS the flat vectors are used where they are.
+
+    cdef void *_packed(self, cnp.ndarray flat, int which):
+        if not self.panel:
+            return cnp.PyArray_DATA(flat)
+        packed = cnp.PyArray_DATA(self.packed_arrays[which])
+        self._pack(packed, cnp.PyArray_DATA(flat))
+        return packed
+
+    cdef void _pack(self, void *packed, const void *flat) noexcept:
+        cdef:
+            Py_ssize_t l, size = 8 if self.double_precision else 4
+            nncore_source source = NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32
+            Layer *layer
+        for l in range(self.depth):
+            layer = &self.layers[l]
+            self.kernels.gather(
+                <char *> packed + layer.W * size, <const char *> flat + layer.flat_W * size,
+                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, layer.n_prev, layer.n_prev,
+                layer.n)
+            self.kernels.gather(
+                <char *> packed + layer.b * size, <const char *> flat + layer.flat_b * size,
+                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, 1, 1, layer.n)
+
+    cdef void _unpack(self, void *flat, const void *packed) noexcept:
+        cdef:
+            Py_ssize_t l, size = 8 if self.double_precision else 4
+            Layer *layer
+        for l in range(self.depth):
+            layer = &self.layers[l]
+            self.kernels.scatter(
+                <char *> flat + layer.flat_W * size, <const char *> packed + layer.W * size,
+                0, layer.n_prev, layer.n_prev, layer.n)
+            self.kernels.scatter(
+                <char *> flat + layer.flat_b * size, <const char *> packed + layer.b * size,
+                0, 1, 1, layer.n)
+
+    def load(self, Update update=None, *, bint transposes=True):
+        """Take the network's parameters in, and the optimizer's state."""
+        cdef:
+            Py_ssize_t l, p, size = 8 if self.double_precision else 4
+            Layer *layer
+        self.update = update
+        if update is not None:
+            self.rule, self.step_count = update.coefficients, update.step_count
+        self.parameters = self._packed(self.flat, 0)
+        if update is not None:
+            if len(update.state) > 0:
+                self.state_1 = self._packed(update.state[0], 1)
+            if len(update.state) > 1:
+                self.state_2 = self._packed(update.state[1], 2)
+        if self.panel and transposes:
+            for l in range(1, self.depth):
+                layer = &self.layers[l]
+                for p in range((layer.n + self.panel - 1) // self.panel):
+                    self.kernels.transpose(
+                        <char *> self.transposes + layer.transposed * size,
+                        <char *> self.parameters + layer.W * size, p, 0, layer.n_prev,
+                        layer.n_prev, layer.n)
+
+    def store(self):
+        """Write the parameters and the optimizer's state back to where they were taken from."""
+        if not self.panel:
+            return
+        self._unpack(cnp.PyArray_DATA(self.flat), self.parameters)
+        if len(self.update.state) > 0:
+            self._unpack(cnp.PyArray_DATA(self.update.state[0]), self.state_1)
+        if len(self.update.state) > 1:
+            self._unpack(cnp.PyArray_DATA(self.update.state[1]), self.state_2)
+
+    # What a team does.
+
+    def train(
+        self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
+    ):
+        """Run the steps of an epoch; return the sum of the examples' losses.
+
+        Batches are cut from the examples in `order`, or as they lie where `order` is None. The
+        losses are those before each step. A batch whose loss is not finite ends the epoch with the
+        parameters as they were before it; so does Ctrl-C, which raises KeyboardInterrupt.
+        """
+        self._prepare(TRAIN, examples, batch_size)
+        if order is not None:
+            self.order = &order[0]
+        try:
+            self._run_team()
+        finally:
+            self.update.step_count = self.step_count
+        return self.total
+
+    def add_gradient(
+        self, cnp.ndarray out not None, Examples examples not None, double scale,
+    ):
+        """Set `out` to scale times the gradient of the examples' summed loss."""
+        self._prepare(GRADIENT, examples, self.batch_size)
+        self.gradients = self._packed(out, 3)
+        self.scale = scale
+        self._run_team()
+        if self.panel:
+            self._unpack(cnp.PyArray_DATA(out), self.gradients)
+
+    def total_loss(self, Examples examples not None):
+        """Return the sum of weight times loss over the examples."""
+        self._prepare(EVALUATE, examples, examples.n)
+        self._run_team()
+        return self.total
+
+    def predict(self, cnp.ndarray out not None, Examples examples not None):
+        """Write the outputs of the examples into the rows of `out`."""
+        self._prepare(PREDICT, examples, examples.n)
+        self.out = cnp.PyArray_DATA(out)
+        self._run_team()
+
+    cdef _prepare(self, Task task, Examples examples, Py_ssize_t batch):
+        cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
+        self.task = task
+        self.examples = examples  # keeps alive what is pointed to
+        self.X, self.targets = examples.X, examples.Y
+        self.classes, self.all_weights = examples.classes, examples.sample_weight
+        self.order = NULL
+        self.batch = batch
+        self.total = 0
+        self.failure = None
+        if self.sums is None or len(self.sums) < 2 * n_spans:
+            self.sums = np.empty(2 * n_spans)
+        self.losses = <double *> cnp.PyArray_DATA(self.sums)
+        self.weights = self.losses + n_spans
+
+    cdef _run_team(self):
+        """Let the members loose on the task; this thread is the first of them."""
+        cdef int members = 0
+        workers = []
+        nncore_team_assemble(&self.team)
+        try:
+            for rank in range(1, self.n_members):
+                worker = threading.Thread(target=self._join_team, args=(rank,))
+                try:
+                    worker.start()
+                except RuntimeError:
+                    break  # no more threads are to be had; fewer do the same work
+                workers.append(worker)
+            members = len(workers) + 1
+            with nogil:
+                nncore_team_open(&self.team, members)
+                _run(self, 0)
+        finally:
+            if members == 0:
+                nncore_team_open(&self.team, 0)
+            for worker in workers:
+                worker.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _join_team(self, int rank):
+        with nogil:
+            if nncore_team_enter(&self.team):
+                _run(self, rank)
+
+
+cdef int _look_for_signals(Workspace w) noexcept with gil:
+    """Whether a signal's handler raised, Ctrl-C's say; the exception is kept for `_run_team`."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        w.failure = error
+        return 1
+    return 0
+
+
+cdef struct Watch:
+    # Multiplications since the clock was read last, and when signals were looked for.
+    Py_ssize_t work
+    double seconds
+
+
+cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t n_rows) noexcept nogil:
+    """Look for signals every 50 ms, in the first member only, and stop the team if one raised."""
+    cdef double now
+    if rank != 0:
+        return False
+    watch.work += n_rows * w.n_packed
+    if watch.work < 10_000_000:
+        return False
+    watch.work = 0
+    now = monotonic_seconds()
+    if now - watch.seconds < 0.05:
+        return False
+    watch.seconds = now
+    if not _look_for_signals(w):
+        return False
+    nncore_team_stop(&w.team)
+    return True
+
+
+cdef void _run(Workspace w, int rank) noexcept nogil:
+    if w.double_precision:
+        if w.task == TRAIN or w.task == GRADIENT:
+            _run_batches(w, rank, <double *> w.parameters)
+        else:
+            _run_spans(w, rank, <double *> w.parameters)
+    else:
+        if w.task == TRAIN or w.task == GRADIENT:
+            _run_batches(w, rank, <float *> w.parameters)
+        else:
+            _run_spans(w, rank, <float *> w.parameters)
+
+
+cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
+    """TRAIN and GRADIENT: both phases, batch after batch."""
+    cdef:
+        Py_ssize_t start = 0, N, n_spans, i, row
+        Py_ssize_t step = w.step_count
+        double loss, weight
+        Watch watch = Watch(0, monotonic_seconds())
+    while start < w.examples.n:
+        N = min(w.batch, w.examples.n - start)
+        n_spans = (N + w.span - 1) // w.span
+        i = nncore_team_take(&w.team)
+        while i < n_spans:
+            row = i * w.span
+            _span(w, start + row, row, min(w.span, N - row), i, _)
+            _interrupted(w, rank, &watch, min(w.span, N - row))
+            i = nncore_team_take(&w.team)
+        nncore_team_wait(&w.team)
+        if nncore_team_stopped(&w.team):
+            return
+
+        loss = weight = 0
+        for i in range(n_spans):
+            loss += w.losses[i]
+            weight += w.weights[i]
+        if rank == 0:
+            w.total += loss
+        if not isfinite(loss) and w.task == TRAIN:
+            return
+        # A batch of examples that weigh nothing has no mean to descend.
+        if weight > 0 or w.task == GRADIENT:
+            step += 1
+            i = nncore_team_take(&w.team)
+            while i < w.n_tiles:
+                _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+                i = nncore_team_take(&w.team)
+            if rank == 0:
+                w.step_count = step
+        nncore_team_wait(&w.team)
+        start += N
+
+
+cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
+    """EVALUATE and PREDICT: the first phase only, each member in a span of its own."""
+    cdef:
+        Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
+        Py_ssize_t i = nncore_team_take(&w.team), first
+        Watch watch = Watch(0, monotonic_seconds())
+    while i < n_spans and not nncore_team_stopped(&w.team):
+        first = i * w.span
+        _span(w, first, rank * w.span, min(w.span, w.examples.n - first), i, _)
+        _interrupted(w, rank, &watch, w.span)
+        i = nncore_team_take(&w.team)
+    nncore_team_wait(&w.team)
+    if rank == 0 and w.task == EVALUATE:
+        for i in range(n_spans):
+            w.total += w.losses[i]
+
+
+cdef void _span(
+    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t i,
+    const floating *_,
+) noexcept nogil:
+    """The first phase, (1) to (4), for the examples from `first` on, in rows `row` and on."""
+    cdef:
+        Py_ssize_t l, capacity = w.batch_size
+        Layer *layer
+        Layer *last = &w.layers[w.depth - 1]
+        floating *activations = <floating *> w.activations
+        floating *deltas = <floating *> w.deltas
+        const floating *parameters = <const floating *> w.parameters
+        floating *outputs
+        floating *output_deltas = <floating *> w.output_deltas + row * w.n_out
+        const floating *Y
+        const floating *sample_weight
+        nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
+    w.kernels.gather(
+        activations + w.layers[0].A_prev, w.X.data, w.X.type, w.X.row_stride, w.X.column_stride,
+        w.order, w.examples.n, first, w.panel or w.n_in, row, n_rows, capacity, w.n_in)
+    for l in range(w.depth):
+        layer = &w.layers[l]
+        w.kernels.forward(
+            activations + layer.A, activations + layer.A_prev, parameters + layer.W,
+            parameters + layer.b, _in_panels(w, layer.activation), row, n_rows, capacity,
+            layer.n_prev, layer.n)
+
+    # What compares outputs with targets takes a row as a whole, and so a plain array.
+    if w.panel or w.task == PREDICT:
+        if w.task == PREDICT:
+            outputs = <floating *> w.out + first * w.n_out
+        else:
+            outputs = <floating *> w.outputs + row * w.n_out
+        _plain_rows(w, outputs, activations + last.A, row, n_rows)
+        if w.panel and last.activation == SOFTMAX:
+            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+    else:
+        outputs = activations + last.A + row * w.n_out
+    if w.task == PREDICT:
+        return
+    Y = _targets(w, first, row, n_rows, _)
+    sample_weight = _weights(w, first, row, n_rows, i, _)
+    w.losses[i] = w.kernels.loss(outputs, Y, sample_weight, w.loss, n_rows, w.n_out)
+    if w.task == EVALUATE:
+        return
+
+    if not w.panel:
+        output_deltas = deltas + last.A + row * w.n_out
+    w.kernels.output_delta(
+        output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
+    if w.panel:
+        w.kernels.gather(
+            deltas + last.A, output_deltas, own, w.n_out * sizeof(floating), sizeof(floating),
+            NULL, 0, 0, w.panel, row, n_rows, capacity, w.n_out)
+    for l in range(w.depth - 1, 0, -1):
+        layer = &w.layers[l]
+        w.kernels.delta(
+            deltas + layer.A_prev, deltas + layer.A,
+            <const floating *> w.transposes + layer.transposed if w.panel
+            else <const floating *> (parameters + layer.W),
+            activations + layer.A_prev, w.layers[l - 1].activation, row, n_rows, capacity,
+            layer.n_prev, layer.n)
+
+
+cdef inline Activation _in_panels(Workspace w, Activation activation) noexcept nogil:
+    """Softmax takes a row as a whole and waits until it is plain."""
+    return IDENTITY if w.panel and activation == SOFTMAX else activation
+
+
+cdef inline void _plain_rows(
+    Workspace w, floating *out, const floating *A, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    if w.panel:
+        w.kernels.scatter(out, A, row, n_rows, w.batch_size, w.n_out)
+    else:
+        memcpy(out, A + row * w.n_out, n_rows * w.n_out * sizeof(floating))
+
+
+cdef const floating *_targets(
+    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, const floating *_,
+) noexcept nogil:
+    """The rows of Y, those of class indices with a 1 each."""
+    cdef:
+        Py_ssize_t i
+        floating *Y = <floating *> w.Y + row * w.n_out
+    if w.classes == NULL:
+        w.kernels.gather(
+            Y, w.targets.data, w.targets.type, w.targets.row_stride, w.targets.column_stride,
+            w.order, w.examples.n, first, w.n_out, 0, n_rows, n_rows, w.n_out)
+    else:
+        memset(Y, 0, n_rows * w.n_out * sizeof(floating))
+        for i in range(n_rows):
+            Y[i * w.n_out + w.classes[_example(w, first + i)]] = 1
+    return Y
+
+
+cdef const floating *_weights(
+    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t i,
+    const floating *_,
+) noexcept nogil:
+    """The examples' weights, or NULL; their sum is noted as the span's."""
+    cdef:
+        Py_ssize_t j
+        const floating *all_weights = <const floating *> w.all_weights
+        floating *sample_weight = <floating *> w.sample_weight + row
+    if all_weights == NULL:
+        w.weights[i] = <double> n_rows
+        return NULL
+    w.weights[i] = 0
+    for j in range(n_rows):
+        sample_weight[j] = all_weights[_example(w, first + j)]
+        w.weights[i] += sample_weight[j]
+    return sample_weight
+
+
+cdef inline Py_ssize_t _example(Workspace w, Py_ssize_t i) noexcept nogil:
+    return i if w.order == NULL else w.order[i]
+
+
+cdef void _tile(
+    Workspace w, int rank, Tile *tile, Py_ssize_t N, double weight, Py_ssize_t step, double beta,
+    const floating *_,
+) noexcept nogil:
+    """The second phase, (5) and (6), for a tile of a W; the first of a panel takes its biases."""
+    cdef:
+        Py_ssize_t capacity = w.batch_size
+        Layer *layer = &w.layers[tile.l]
+        Rule rule = ADD if w.task == GRADIENT else w.rule.rule
+        Py_ssize_t width = _width(w, tile.p, layer.n)
+        Py_ssize_t at = layer.W + tile.p * w.panel * layer.n_prev + tile.k_begin * width
+        Py_ssize_t b = layer.b + tile.p * w.panel
+        Py_ssize_t count = (tile.k_end - tile.k_begin) * width
+        const floating *A_prev = <const floating *> w.activations + layer.A_prev
+        const floating *delta = <const floating *> w.deltas + layer.A
+        const floating *panel_delta = delta + tile.p * w.panel * capacity
+        floating *parameters = <floating *> w.parameters
+        floating *scratch = <floating *> w.scratch + rank * w.scratch_size
+        floating *out_W = scratch
+        floating *out_b = scratch
+        double scale = 1 / weight if weight > 0 else 0
+        double beta_W = 0
+        double beta_b = 0
+    if rule == ADD:
+        out_W, out_b = <floating *> w.gradients + at, <floating *> w.gradients + b
+        scale, beta_W, beta_b = w.scale, beta, beta
+    elif rule == GRADIENT_DESCENT:
+        out_W, out_b = parameters + at, parameters + b
+        beta_W, beta_b = 1 - w.rule.learning_rate * w.rule.weight_decay, 1
+        scale = -w.rule.learning_rate * scale
+
+    w.kernels.gradient(
+        out_W, delta, A_prev, scale, beta_W, tile.p, tile.k_begin, tile.k_end, N, capacity,
+        layer.n_prev, layer.n)
+    if rule == MOMENTUM or rule == ADAM:
+        _update(w, step, at, out_W, count, w.rule.weight_decay)
+    if w.panel and tile.l > 0 and rule != ADD:
+        w.kernels.transpose(
+            <floating *> w.transposes + layer.transposed, parameters + layer.W, tile.p,
+            tile.k_begin, tile.k_end, layer.n_prev, layer.n)
+    if tile.k_begin == 0:
+        w.kernels.column_sums(out_b, panel_delta, scale, beta_b, N, width)
+        if rule == MOMENTUM or rule == ADAM:
+            _update(w, step, b, out_b, width, 0)
+
+
+cdef inline Py_ssize_t _width(Workspace w, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
+    """The width of panel p of n units: that of the others, or half of it for the last."""
+    if w.panel == 0:
+        return n
+    return w.panel if n - p * w.panel > w.panel // 2 else w.panel // 2
+
+
+cdef void _update(
+    Workspace w, Py_ssize_t step, Py_ssize_t at, const floating *gradient, Py_ssize_t count,
+    double weight_decay,
+) noexcept nogil:
+    """(6) on a stretch of the parameters."""
+    cdef:
+        double correction_1, correction_2
+        floating *parameters = <floating *> w.parameters + at
+    if w.rule.rule == MOMENTUM:
+        w.kernels.momentum(
+            parameters, <floating *> w.state_1 + at, gradient, w.rule.learning_rate,
+            w.rule.momentum, w.rule.nesterov, weight_decay, count)
+    else:
+        # Kingma and Ba's corrected means m/(1 - b1^t) and v/(1 - b2^t), taken out of the loop.
+        correction_1 = 1 - w.rule.beta_1 ** step
+        correction_2 = sqrt(1 - w.rule.beta_2 ** step)
+        w.kernels.adam(
+            parameters, <floating *> w.state_1 + at, <floating *> w.state_2 + at, gradient,
+            w.rule.learning_rate * correction_2 / correction_1, w.rule.beta_1, w.rule.beta_2,
+            w.rule.epsilon * correction_2, weight_decay, count)

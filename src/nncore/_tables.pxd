@@ -1,0 +1,84 @@
+"""The C core's interface, csrc/nncore.h and csrc/team.h, where each function is described."""
+
+from nncore._kernels cimport Activation, Loss
+
+cdef extern from "nncore.h" nogil:
+    enum nncore_function:
+        NNCORE_EXP
+        NNCORE_LOG
+
+    enum nncore_source:
+        NNCORE_FLOAT32
+        NNCORE_FLOAT64
+        NNCORE_UINT8
+
+    ctypedef struct nncore_kernels:
+        const char *name
+        Py_ssize_t panel
+        void (*gather)(
+            void *A, const void *X, nncore_source source, Py_ssize_t row_stride,
+            Py_ssize_t column_stride, const Py_ssize_t *order, Py_ssize_t n_order,
+            Py_ssize_t first, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
+            Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+        void (*scatter)(
+            void *out, const void *A, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+            Py_ssize_t n) noexcept nogil
+        void (*transpose)(
+            void *W_transposed, const void *W, Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end,
+            Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+        void (*forward)(
+            void *A, const void *A_prev, const void *W, const void *b, Activation activation,
+            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n_prev,
+            Py_ssize_t n) noexcept nogil
+        void (*delta)(
+            void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
+            Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+            Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+        void (*gradient)(
+            void *dW, const void *delta, const void *A_prev, double scale, double beta,
+            Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end, Py_ssize_t n_examples,
+            Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+        void (*bias_activation)(
+            void *A, const void *b, Activation activation, Py_ssize_t n_rows,
+            Py_ssize_t n) noexcept nogil
+        void (*times_derivative)(
+            void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
+        double (*loss)(
+            const void *A, const void *Y, const void *sample_weight, Loss loss,
+            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+        void (*output_delta)(
+            void *delta, const void *A, const void *Y, const void *sample_weight, Loss loss,
+            Activation activation, Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+        void (*column_sums)(
+            void *db, const void *delta, double scale, double beta,
+            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+        void (*sgd)(
+            void *parameters, const void *gradient, double learning_rate, double weight_decay,
+            Py_ssize_t count) noexcept nogil
+        void (*momentum)(
+            void *parameters, void *velocity, const void *gradient, double learning_rate,
+            double momentum, bint nesterov, double weight_decay, Py_ssize_t count) noexcept nogil
+        void (*adam)(
+            void *parameters, void *m, void *v, const void *gradient, double step_size,
+            double beta_1, double beta_2, double epsilon, double weight_decay,
+            Py_ssize_t count) noexcept nogil
+        void (*map)(
+            void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
+        Py_ssize_t (*first_beyond)(const void *x, double limit, Py_ssize_t count) noexcept nogil
+
+    const nncore_kernels *nncore_f32
+    const nncore_kernels *nncore_f64
+    bint nncore_choose(const char *name) noexcept
+    bint nncore_supports(const char *name) noexcept
+
+cdef extern from "team.h" nogil:
+    ctypedef struct nncore_team:
+        int members
+
+    void nncore_team_assemble(nncore_team *team) noexcept
+    void nncore_team_open(nncore_team *team, int members) noexcept
+    bint nncore_team_enter(nncore_team *team) noexcept
+    Py_ssize_t nncore_team_take(nncore_team *team) noexcept
+    void nncore_team_wait(nncore_team *team) noexcept
+    void nncore_team_stop(nncore_team *team) noexcept
+    bint nncore_team_stopped(nncore_team *team) noexcept

@@ -1,0 +1,83 @@
+"""How many threads to use, and BLAS's threads kept from joining in."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import threadpoolctl
+
+from ._checks import as_integer
+
+__all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
+
+# Below this many multiplications per step, and per thread, a second thread loses more at the
+# barriers than it gains; measured in benchmarks/README.md.
+_WORK_PER_THREAD = 1_000_000
+
+
+def _cgroup_limit() -> float:
+    """Return the processors that the container may use, infinity without a limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        directory = Path("/sys/fs/cgroup/cpu")
+        limit = int((directory / "cpu.cfs_quota_us").read_text())
+        return limit / int((directory / "cpu.cfs_period_us").read_text()) if limit > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def available_threads() -> int:
+    """Return how many threads can run at once.
+
+    The affinity mask, a cgroup's quota and ``OMP_NUM_THREADS`` are respected.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    count = math.ceil(max(1.0, min(count, _cgroup_limit())))
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else count
+
+
+def as_n_threads(n_threads: int | None, work: int) -> int:
+    """Return the threads to use for `work` multiplications between two barriers."""
+    if n_threads is not None:
+        return as_integer("n_threads", n_threads)
+    wanted = work // _WORK_PER_THREAD
+    return 1 if wanted < 2 else min(wanted, available_threads())
+
+
+_lock = threading.Lock()
+_controller: Any = None
+_limiter: Any = None
+_users = 0
+
+
+@contextmanager
+def blas_on_one_thread() -> Iterator[None]:
+    """Keep BLAS to the thread that calls it, until the last of all such blocks is left."""
+    global _controller, _limiter, _users
+    with _lock:
+        if _users == 0:
+            if _controller is None:
+                _controller = threadpoolctl.ThreadpoolController()
+            _limiter = _controller.limit(limits=1, user_api="blas")
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limiter.restore_original_limits()

@@ -1,0 +1,238 @@
+/* The products (1), (4) and (5) in register tiles, over matrices that lie in panels.
+ *
+ * A panel is PANEL = 2 LANES columns wide; the last one of a matrix is HALF as wide where that is
+ * enough. The padding is never summed over. With w the panel's width,
+ *
+ *     A^l and delta^l lie as [panel][example][w], with room for `capacity` examples,
+ *     W^l             lies as [panel of n_l][input][w],
+ *     W^l transposed  lies as [panel of n_(l-1)][unit of n_l][w].
+ *
+ * So every product has one form: a tile of some rows and one panel's columns is held in registers,
+ *
+ *     C[row][panel] = sum over k of a(row, k) * B[k][panel],
+ *
+ * where B is read as it lies and a(row, k) is broadcast from a place that is a constant away from
+ * that of the row before and of the k before. A template, see vector.h. */
+
+#define PANEL (2 * LANES)
+#define HALF LANES
+
+/* The most rows of a tile that is a full or half a panel wide. With two vectors of B and the value
+ * that is broadcast, 2 x 6 sums fill the 16 registers of SSE2 and AVX2, 2 x 12 most of 32. */
+#define HALF_ROWS 12
+#define FOR_EACH_HALF_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define FULL_ROWS 12
+#define FOR_EACH_FULL_ROWS FOR_EACH_HALF_ROWS
+#else
+#define FULL_ROWS 6
+#define FOR_EACH_FULL_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#endif
+#define UNROLL _Pragma("GCC unroll 24")
+
+/* How much of the inner dimension is summed before the next rows are taken: B's part stays in L1.
+ */
+#define INNER_BLOCK ((ptrdiff_t)(NNCORE_DOUBLE ? 128 : 256))
+#define EXAMPLE_BLOCK ((ptrdiff_t)128)
+
+INLINE ptrdiff_t NAME(panel_width)(ptrdiff_t p, ptrdiff_t n) {
+    return n - p * PANEL <= HALF ? HALF : PANEL;
+}
+
+/* Rows are dealt out evenly: 7 rows in tiles of 6 make 4 and 3, not 6 and 1. */
+INLINE ptrdiff_t NAME(next_rows)(ptrdiff_t rows, ptrdiff_t most) {
+    const ptrdiff_t tiles = (rows + most - 1) / most;
+    return tiles ? (rows + tiles - 1) / tiles : 0;
+}
+
+/* acc[row][v] += sum over k < count of a[row * row_step + k * k_step] * B[k][v]. Everything but
+ * count is a constant where this is inlined. */
+INLINE void NAME(multiply_add)(V *acc, const real *B, const real *a, ptrdiff_t count,
+                               const ptrdiff_t rows, const ptrdiff_t vectors,
+                               const ptrdiff_t row_step, const ptrdiff_t k_step) {
+    for (ptrdiff_t k = 0; k < count; k++) {
+        V b[2];
+        UNROLL for (ptrdiff_t v = 0; v < vectors; v++) b[v] =
+            NAME(load)(B + (k * vectors + v) * LANES);
+        UNROLL for (ptrdiff_t row = 0; row < rows; row++) {
+            const V x = NAME(all)(a[row * row_step + k * k_step]);
+            UNROLL for (ptrdiff_t v = 0; v < vectors; v++) acc[row * vectors + v] =
+                NAME(fma)(x, b[v], acc[row * vectors + v]);
+        }
+    }
+}
+
+/* A tile of (1) or (4): C[row] = start + sum over k of A[row][k] B[k], where `start` is `bias`, or
+ * 0, or, in all blocks of k but the first, what C holds. */
+INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bias, int first,
+                           ptrdiff_t row, ptrdiff_t capacity, ptrdiff_t k_begin, ptrdiff_t k_end,
+                           ptrdiff_t n_inner, const ptrdiff_t rows, const ptrdiff_t vectors) {
+    V acc[2 * FULL_ROWS];
+    UNROLL for (ptrdiff_t r = 0; r < rows; r++) UNROLL for (ptrdiff_t v = 0; v < vectors; v++)
+        acc[r * vectors + v] = !first ? NAME(load)(C + (r * vectors + v) * LANES)
+                               : bias ? NAME(load)(bias + v * LANES)
+                                      : (V){0};
+    for (ptrdiff_t k = k_begin; k < k_end; k += PANEL) {
+        const ptrdiff_t count = k_end - k < PANEL ? k_end - k : PANEL;
+        const real *panel = A + k * capacity;
+        const real *b = B + k * vectors * LANES;
+        if (n_inner - k > HALF)
+            NAME(multiply_add)(acc, b, panel + row * PANEL, count, rows, vectors, PANEL, 1);
+        else
+            NAME(multiply_add)(acc, b, panel + row * HALF, count, rows, vectors, HALF, 1);
+    }
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(C + r * LANES, acc[r]);
+}
+
+/* C <- bias + A B for rows `row` to `row + n_rows`, panel by panel. */
+static void NAME(product)(real *C, const real *A, const real *B, const real *bias, ptrdiff_t row,
+                          ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_inner, ptrdiff_t p,
+                          ptrdiff_t n) {
+    const ptrdiff_t width = NAME(panel_width)(p, n);
+    C += p * PANEL * capacity;
+    B += p * PANEL * n_inner;
+    if (bias)
+        bias += p * PANEL;
+    for (ptrdiff_t k = 0; k < n_inner; k += INNER_BLOCK) {
+        const ptrdiff_t k_end = n_inner - k < INNER_BLOCK ? n_inner : k + INNER_BLOCK;
+        for (ptrdiff_t r = row, rows; r < row + n_rows; r += rows) {
+            real *c = C + r * width;
+            if (width == PANEL) {
+                rows = NAME(next_rows)(row + n_rows - r, FULL_ROWS);
+                switch (rows) {
+#define X(R)                                                                         \
+    case R:                                                                          \
+        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, R, 2); \
+        break;
+                    FOR_EACH_FULL_ROWS(X)
+#undef X
+                }
+            } else {
+                rows = NAME(next_rows)(row + n_rows - r, HALF_ROWS);
+                switch (rows) {
+#define X(R)                                                                         \
+    case R:                                                                          \
+        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, R, 1); \
+        break;
+                    FOR_EACH_HALF_ROWS(X)
+#undef X
+                }
+            }
+        }
+    }
+}
+
+static void NAME(forward)(void *A_, const void *A_prev, const void *W, const void *b_,
+                          enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
+                          ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+    real *A = A_;
+    for (ptrdiff_t p = 0; p * PANEL < n; p++) {
+        const ptrdiff_t width = NAME(panel_width)(p, n);
+        NAME(product)(A, A_prev, W, b_, row, n_rows, capacity, n_prev, p, n);
+        NAME(bias_activation)(A + p * PANEL * capacity + row * width, NULL, activation, n_rows,
+                              width);
+    }
+}
+
+static void NAME(delta)(void *delta_prev_, const void *delta, const void *W_transposed,
+                        const void *A_prev_, enum nncore_activation activation, ptrdiff_t row,
+                        ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+    real *delta_prev = delta_prev_;
+    const real *A_prev = A_prev_;
+    for (ptrdiff_t p = 0; p * PANEL < n_prev; p++) {
+        const ptrdiff_t width = NAME(panel_width)(p, n_prev);
+        const ptrdiff_t at = p * PANEL * capacity + row * width;
+        NAME(product)(delta_prev, delta, W_transposed, NULL, row, n_rows, capacity, n, p, n_prev);
+        NAME(times_derivative)(delta_prev + at, A_prev + at, activation, n_rows * width);
+    }
+}
+
+/* A tile of (5): dW[row] = beta dW[row] + scale sum over examples of A_prev[example][row] delta. */
+INLINE void NAME(gradient_tile)(real *dW, const real *A_prev, const real *delta, V scale, V beta,
+                                int overwrite, ptrdiff_t n_examples, const ptrdiff_t rows,
+                                const ptrdiff_t vectors, const ptrdiff_t A_width) {
+    V acc[2 * FULL_ROWS];
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) acc[r] = (V){0};
+    NAME(multiply_add)(acc, delta, A_prev, n_examples, rows, vectors, 1, A_width);
+    if (overwrite)
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++)
+            NAME(store)(dW + r * LANES, scale * acc[r]);
+    else
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(
+            dW + r * LANES, NAME(fma)(scale, acc[r], beta * NAME(load)(dW + r * LANES)));
+}
+
+/* Rows k to k + rows of one panel of dW, all within one panel of A_prev. */
+INLINE void NAME(gradient_rows)(real *dW, const real *a, const real *d, V scale, V beta,
+                                int overwrite, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t width,
+                                ptrdiff_t A_width) {
+    if (width == PANEL) {
+        switch (rows) {
+#define X(R)                                                                           \
+    case R:                                                                            \
+        if (A_width == PANEL)                                                          \
+            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 2, PANEL); \
+        else                                                                           \
+            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 2, HALF);  \
+        break;
+            FOR_EACH_FULL_ROWS(X)
+#undef X
+        }
+    } else {
+        switch (rows) {
+#define X(R)                                                                           \
+    case R:                                                                            \
+        if (A_width == PANEL)                                                          \
+            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 1, PANEL); \
+        else                                                                           \
+            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 1, HALF);  \
+        break;
+            FOR_EACH_HALF_ROWS(X)
+#undef X
+        }
+    }
+}
+
+static void NAME(gradient)(void *dW_, const void *delta_, const void *A_prev_, double scale_,
+                           double beta_, ptrdiff_t p, ptrdiff_t k_begin, ptrdiff_t k_end,
+                           ptrdiff_t n_examples, ptrdiff_t capacity, ptrdiff_t n_prev,
+                           ptrdiff_t n) {
+    const ptrdiff_t width = NAME(panel_width)(p, n);
+    const real *delta = (const real *)delta_ + p * PANEL * capacity;
+    const V scale = NAME(all)((real)scale_);
+    for (ptrdiff_t i = 0; i < n_examples; i += EXAMPLE_BLOCK) {
+        const ptrdiff_t count = n_examples - i < EXAMPLE_BLOCK ? n_examples - i : EXAMPLE_BLOCK;
+        const int overwrite = i == 0 && beta_ == 0;
+        const V beta = NAME(all)(i == 0 ? (real)beta_ : 1);
+        const real *d = delta + i * width;
+        real *dW = dW_;
+        for (ptrdiff_t k = k_begin; k < k_end; k += PANEL) {
+            const ptrdiff_t A_width = NAME(panel_width)(k / PANEL, n_prev);
+            const real *a = (const real *)A_prev_ + k * capacity + i * A_width;
+            if (k_end - k >= PANEL && width == PANEL) {
+                /* The common case, with all numbers of rows known to the compiler. */
+                const ptrdiff_t rows_1 = NAME(next_rows)(PANEL, FULL_ROWS);
+                const ptrdiff_t rows_2 = NAME(next_rows)(PANEL - rows_1, FULL_ROWS);
+                const ptrdiff_t rows_3 = PANEL - rows_1 - rows_2;
+                NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, rows_1, 2, PANEL);
+                dW += rows_1 * PANEL;
+                if (rows_2)
+                    NAME(gradient_tile)(dW, a + rows_1, d, scale, beta, overwrite, count, rows_2, 2,
+                                        PANEL);
+                dW += rows_2 * PANEL;
+                if (rows_3)
+                    NAME(gradient_tile)(dW, a + rows_1 + rows_2, d, scale, beta, overwrite, count,
+                                        rows_3, 2, PANEL);
+                dW += rows_3 * PANEL;
+                continue;
+            }
+            const ptrdiff_t left = k_end - k < PANEL ? k_end - k : PANEL;
+            const ptrdiff_t most = width == PANEL ? FULL_ROWS : HALF_ROWS;
+            for (ptrdiff_t r = 0, rows; r < left; r += rows, dW += rows * width) {
+                rows = NAME(next_rows)(left - r, most);
+                NAME(gradient_rows)(dW, a + r, d, scale, beta, overwrite, count, rows, width,
+                                    A_width);
+            }
+        }
+    }
+}
