@@ -12,24 +12,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import product
-from math import isclose
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
 import report
-from cases import NETWORKS, USUAL_NETWORKS, Case
+from cases import ACCURACY_GOALS, NETWORKS, PREDICTIONS, TARGETS, USUAL_NETWORKS, Array, Case
 from contestants import CONTESTANTS, USUAL_CONTESTANTS
-from machine import HERE, PeakMeter, UnavailableError, available_cpus, compile_c, describe
-from worker import REMOVED_VARIABLES, Worker
+from machine import HERE, UnavailableError, available_cpus, describe
+from rounds import Comparison, Row, say
+from worker import REMOVED_VARIABLES
 
-# A BLAS's idle threads spin for about 0.1 s; the next contestant shall not pay for them.
-SETTLING_SECONDS = 0.15
-PEAK_SECONDS = 0.04
+PARTS = ["training", "prediction", "accuracy"]
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -42,6 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             option, nargs="+", default=default, choices=choices, help=help, metavar=option[2:-1]
         )
 
+    several("--parts", PARTS, PARTS, f"of {', '.join(PARTS)}")
     several("--networks", USUAL_NETWORKS, [*NETWORKS, "all"], f"of {', '.join(NETWORKS)}, or all")
     several("--dtypes", ["float32", "float64"], ["float32", "float64"], "of the whole training")
     several("--optimizers", ["sgd"], ["sgd", "adam"], "sgd is without momentum")
@@ -59,6 +59,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=7, help="samples of each contestant")
     parser.add_argument("--seconds", type=float, default=0.2, help="wanted length of a sample")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings to an accuracy")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="all networks, contestants, optimizers and activations where no others are given",
+    )
+    parser.add_argument(
+        "--targets",
+        action="store_true",
+        help="measure what nncore is meant to reach, with 1 and 2 threads, and say what it does",
+    )
+    parser.add_argument(
+        "--keep-variables",
+        action="store_true",
+        help=f"leave {' and '.join(REMOVED_VARIABLES)} in the environment",
+    )
     parser.add_argument(
         "--before",
         metavar="PYTHON",
@@ -68,21 +84,36 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--output", type=Path, default=HERE / "results", help="directory for JSON and pictures"
     )
     parser.add_argument("--verbose", action="store_true", help="show what contestants print")
+    if parser.parse_known_args(arguments)[0].full:
+        parser.set_defaults(
+            networks=["all"],
+            contestants=["all"],
+            optimizers=["sgd", "adam"],
+            activations=["sigmoid", "relu"],
+        )
     options = parser.parse_args(arguments)
+    n_cpus = len(available_cpus())
+    if options.targets:
+        options.parts = ["training", "prediction"]
+        options.optimizers, options.activations = ["sgd"], ["sigmoid"]
+        compared = {peer for target in TARGETS.values() for peer in target.times_faster}
+        options.contestants = ["nncore", *sorted(compared)]
+        options.threads = ["1", str(min(2, n_cpus))]
     if "all" in options.networks:
         options.networks = list(NETWORKS)
     if "all" in options.contestants:
         options.contestants = list(CONTESTANTS)
-    n_cpus = len(available_cpus())
     options.threads = sorted({n_cpus if n == "all" else int(n) for n in options.threads})
     if not 1 <= options.threads[0] <= options.threads[-1] <= n_cpus:
         parser.error(f"--threads: this process may use 1 to {n_cpus} CPUs")
-    if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds and --seconds must be positive")
+    if min(options.rounds, options.seeds) < 1 or options.seconds <= 0:
+        parser.error("--rounds, --seconds and --seeds must be positive")
+    # nncore's own variable; the workers inherit it.
+    options.kernels = os.environ.get("NNCORE_KERNELS") or None
     return options
 
 
-def cases(options: argparse.Namespace) -> list[Case]:
+def training_cases(options: argparse.Namespace) -> list[Case]:
     return [
         replace(Case(*NETWORKS[network]), dtype=dtype, optimizer=optimizer, activation=activation)
         for network, dtype, optimizer, activation in product(
@@ -91,143 +122,70 @@ def cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
-class Comparison:
-    """Workers for one number of threads, asked in turn for each case."""
+def digits(directory: Path) -> Iterator[tuple[str, str, str]]:
+    """Write what there is of real digits; yield a name, and the training and the test file."""
+    from nncore.datasets import load_digits, load_mnist
 
-    def __init__(self, options: argparse.Namespace, n_threads: int, build: Path) -> None:
-        self.options, self.n_threads = options, n_threads
-        # The last CPUs: the first one usually serves the interrupts.
-        cpus = available_cpus()[-n_threads:]
-        self.workers: dict[str, Worker] = {}
-        self.left_out: dict[str, str] = {}
-        self.gemm_library: str | None = None
-        self.peak: PeakMeter | None = None
-        with ExitStack() as stack:
-            self._start_workers(stack, cpus)
-            try:
-                self.peak = PeakMeter(compile_c("fma_peak.c", build / "fma_peak"), cpus)
-                stack.callback(self.peak.close)
-                library = compile_c("gemm_only.c", build / "gemm_only.so", "-shared", "-fPIC")
-                self.gemm_library = str(library)
-            except UnavailableError as error:
-                say(f"left out: peak and gemm calls: {error}")
-            self._stack = stack.pop_all()
+    images, labels = load_digits()
+    # One writer's digits stand together.
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:-360], order[-360:]
+    sets = {"digits": ((images[train], labels[train]), (images[test], labels[test]))}
+    try:
+        sets["mnist"] = load_mnist(os.environ["NNCORE_MNIST"])
+    except KeyError:
+        say("left out: mnist: NNCORE_MNIST does not name its directory")
+    except (OSError, ValueError) as error:
+        say(f"left out: mnist: {error}")
 
-    def _start_workers(self, stack: ExitStack, cpus: list[int]) -> None:
-        pythons = dict.fromkeys(self.options.contestants, sys.executable)
-        if self.options.before:
-            pythons["nncore before"] = self.options.before
-        for name, python in pythons.items():
-            contestant = name.removesuffix(" before")
-            try:
-                worker = Worker(contestant, cpus, python, quiet=not self.options.verbose)
-            except UnavailableError as error:
-                if name == self.options.contestants[0]:
-                    raise
-                self.left_out[name] = str(error)
-                say(f"left out: {name}: {error}")
-                continue
-            stack.callback(worker.close)
-            self.workers[name] = worker
+    def write(name: str, X: Array, classes: Array) -> str:
+        path = directory / f"{name}.npz"
+        np.savez(path, X=X, Y=np.eye(10)[classes])
+        return str(path)
 
-    def __enter__(self) -> Comparison:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-
-    def descriptions(self) -> dict[str, Any]:
-        return {name: worker.description for name, worker in self.workers.items()}
-
-    def row(self, case: Case) -> dict[str, Any]:
-        """Measure one case; return its raw samples."""
-        errors: dict[str, str] = {}
-        losses: dict[str, list[float]] = {}
-        workers = dict(self.workers)
-
-        def attempt(name: str, action: str, **arguments: Any) -> Any:
-            """Ask a worker, and do without it from the first failure on."""
-            try:
-                return workers[name].ask(action, **arguments)
-            except UnavailableError as error:
-                errors[name] = str(error)
-                say(f"left out: {case.label}, {case.dtype}: {name}: {error}")
-                del workers[name]
-                if self.workers[name].process.poll() is not None:
-                    del self.workers[name]
-                return None
-
-        seconds = self.options.seconds
-        for name in list(workers):
-            answer = attempt(name, "prepare", case=case.to_json(), seconds=seconds)
-            if answer is not None:
-                losses[name] = answer["losses"]
-        gemm = "nncore" in workers and self._prepare_gemm(workers["nncore"])
-
-        samples: dict[str, list[float]] = {name: [] for name in workers}
-        gemm_samples: list[float] = []
-        peak_samples: list[float] = []
-        for _ in range(self.options.rounds):
-            if self.peak is not None:
-                peak_samples.append(self.peak.sample(case.dtype, PEAK_SECONDS))
-            for name in list(workers):
-                self._settle()
-                sample = attempt(name, "sample")
-                if sample is not None:
-                    samples[name].append(sample)
-            if gemm and "nncore" in workers:
-                self._settle()
-                gemm_samples.append(workers["nncore"].ask("sample_gemm"))
-            self._settle()
-        for name in list(workers):
-            loss = attempt(name, "loss")
-            if loss is not None:
-                losses[name].append(loss)
-        check_losses(case, losses)
-        return {
-            **case.to_json(),
-            "label": case.label,
-            "threads": self.n_threads,
-            "operations_per_step": case.operations_per_step,
-            "seconds_per_step": {name: samples[name] for name in workers},
-            "gemm_seconds_per_step": gemm_samples,
-            "peak_operations_per_second": peak_samples,
-            "instruction_set": self.peak.instruction_set if self.peak is not None else None,
-            "losses": losses,
-            "errors": errors,
-        }
-
-    def _prepare_gemm(self, worker: Worker) -> bool:
-        if self.gemm_library is None:
-            return False
-        try:
-            worker.ask("prepare_gemm", library=self.gemm_library, seconds=self.options.seconds / 2)
-        except UnavailableError as error:
-            say(f"left out: gemm calls: {error}")
-            return False
-        return True
-
-    def _settle(self) -> None:
-        if self.n_threads > 1:
-            time.sleep(SETTLING_SECONDS)
+    for name, (first, second) in sets.items():
+        yield name, write(name, *first), write(f"{name}-test", *second)
 
 
-def check_losses(case: Case, losses: dict[str, list[float]]) -> None:
-    """Warn of a contestant that is fast because it does not learn what the others learn.
-
-    The losses are those of the first parameters, after two epochs, and in the end.
-    """
-    typical = [median(values) for values in zip(*losses.values(), strict=True)]
-    for name, (first, second, last) in losses.items():
-        # Another first loss is that of other outputs, as scikit-learn's linear ones.
-        alike = isclose(first, typical[0], rel_tol=1e-3)
-        if not last < first or (alike and not isclose(second, typical[1], rel_tol=0.05)):
-            figures = f"{first:.4g}, {second:.4g}, {last:.4g}"
-            say(f"suspect: {case.label}, {case.dtype}: {name}: losses {figures}")
+# A line for the part in the JSON, and how to measure a row of it.
+Job = tuple[str, Callable[[Comparison], Row]]
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def jobs(options: argparse.Namespace, directory: Path) -> list[Job]:
+    """Return every row to be measured, for each number of threads."""
+    wanted: list[Job] = []
+    if "training" in options.parts:
+        wanted += [
+            ("training", partial(Comparison.training, case=case))
+            for case in training_cases(options)
+        ]
+    if "prediction" in options.parts:
+        for (network, n_rows), dtype in product(PREDICTIONS, options.dtypes):
+            case = replace(Case(*NETWORKS[network]), dtype=dtype)
+            job = partial(Comparison.prediction, case=case, n_rows=n_rows)
+            wanted.append(("prediction", job))
+    if "accuracy" in options.parts:
+        for name, data_file, test_file in digits(directory):
+            goal = ACCURACY_GOALS[name]
+            with np.load(data_file) as arrays:
+                steps_per_epoch = len(arrays["Y"]) // goal.batch_size
+            case = Case(
+                goal.sizes,
+                goal.batch_size,
+                steps_per_epoch,
+                activation="relu",
+                own_learning_rate=goal.learning_rate,
+            )
+            job = partial(
+                Comparison.accuracy,
+                name=name,
+                goal=goal,
+                case=case,
+                data_file=data_file,
+                test_file=test_file,
+            )
+            wanted.append(("accuracy", job))
+    return wanted
 
 
 def git_commit() -> str | None:
@@ -241,8 +199,9 @@ def git_commit() -> str | None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every case for every number of threads; Ctrl-C keeps the rows that are finished."""
+    """Run every job for every number of threads; Ctrl-C keeps the rows that are finished."""
     start = time.perf_counter()
+    present = [name for name in REMOVED_VARIABLES if name in os.environ]
     results: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
@@ -251,29 +210,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": options.seconds,
         "machine": describe(),
         "load_average": os.getloadavg()[0],
-        "removed_variables": [name for name in REMOVED_VARIABLES if name in os.environ],
+        "kept_variables" if options.keep_variables else "removed_variables": present,
+        "kernels": options.kernels,
         "contestants": {},
         "left_out": {},
-        "rows": [],
+        **{part: [] for part in PARTS},
     }
     if results["load_average"] > 0.5:
         say(f"the machine is busy (load {results['load_average']:.1f}): expect noise")
-    if results["removed_variables"]:
-        say(f"taken out of the environment: {', '.join(results['removed_variables'])}")
-    wanted = cases(options)
-    total = len(wanted) * len(options.threads)
-    with tempfile.TemporaryDirectory() as build:
+    if present:
+        verb = "kept in" if options.keep_variables else "taken out of"
+        say(f"{verb} the environment: {', '.join(present)}")
+    with tempfile.TemporaryDirectory() as directory:
+        wanted = jobs(options, Path(directory))
+        total, count = len(wanted) * len(options.threads), 0
         for n_threads in options.threads:
-            with Comparison(options, n_threads, Path(build)) as comparison:
+            with Comparison(options, n_threads, Path(directory)) as comparison:
                 results["contestants"][str(n_threads)] = comparison.descriptions()
                 results["left_out"].update(comparison.left_out)
                 try:
-                    for case in wanted:
-                        row = comparison.row(case)
-                        results["rows"].append(row)
-                        elapsed = time.perf_counter() - start
-                        count = f"[{len(results['rows'])}/{total}, {elapsed:.0f} s]"
-                        say(f"{count} {report.progress_line(row, results['base'])}")
+                    for part, job in wanted:
+                        row = job(comparison)
+                        results[part].append(row)
+                        count += 1
+                        elapsed = f"[{count}/{total}, {time.perf_counter() - start:.0f} s]"
+                        say(f"{elapsed} {report.progress_line(row, results['base'])}")
                 except KeyboardInterrupt:
                     say("interrupted: the report covers the rows so far")
                     break
@@ -287,14 +248,14 @@ def main() -> int:
     except UnavailableError as error:
         say(f"nothing to compare with: {options.contestants[0]}: {error}")
         return 1
-    if not any(len(row["seconds_per_step"]) for row in results["rows"]):
+    if not any(row["seconds"] for part in PARTS for row in results[part]):
         say("nothing was measured")
         return 1
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "compare.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     say(f"wrote {path}")
-    report.write(results, options.output)
+    report.write(results, options.output, with_targets=options.targets)
     return 0
 
 

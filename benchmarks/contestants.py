@@ -43,6 +43,9 @@ class NNCore:
             own[...] = first
         optimizers = {"sgd": nncore.SGD, "adam": nncore.Adam}
         self.optimizer = optimizers[case.optimizer](learning_rate=case.learning_rate)
+        self.rng = np.random.default_rng(case.seed)
+        # With all threads, the default: it is what users get, be it one thread or all of them.
+        self.n_threads = 1 if n_threads == 1 else None
 
     def fit(self, epochs: int) -> None:
         self.network.fit(
@@ -52,10 +55,12 @@ class NNCore:
             batch_size=self.case.batch_size,
             optimizer=self.optimizer,
             shuffle=True,
+            seed=self.rng,
+            n_threads=self.n_threads,
         )
 
     def predict(self, X: Array) -> Array:
-        return np.asarray(self.network.predict(X))
+        return self.network.predict(X, n_threads=self.n_threads)
 
 
 class NumPy:
@@ -65,7 +70,7 @@ class NumPy:
         self.case = case
         self.X, self.Y = case.data()
         self.weights, self.biases = case.first_parameters()
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(case.seed)
         self.loss = 0.0
         self.step_count = 0
         self.moments = [(np.zeros_like(P), np.zeros_like(P)) for P in self.parameters]
@@ -163,12 +168,15 @@ class ScikitLearn:
             warm_start=True,
             random_state=0,
         )
+        self.rng = np.random.default_rng(case.seed)
         # The attributes exist only after a first fit.
         self.model.fit(self.X, self.Y)
         self.model.coefs_, self.model.intercepts_ = case.first_parameters()
 
     def fit(self, epochs: int) -> None:
         self.model.max_iter = epochs
+        # A call with the same number would go through the same orders again.
+        self.model.random_state = int(self.rng.integers(2**32))
         self.model.fit(self.X, self.Y)
 
     def predict(self, X: Array) -> Array:
@@ -184,6 +192,7 @@ class PyTorch:
         import torch
 
         torch.set_num_threads(n_threads)
+        torch.manual_seed(case.seed)
         self.torch, self.case = torch, case
         self.X, self.Y = (torch.from_numpy(array) for array in case.data())
         modules: list[Any] = []
@@ -231,7 +240,7 @@ class JAX:
         jax.config.update("jax_enable_x64", True)
         self.jax = jax
         self.X, self.Y = (jnp.asarray(array) for array in case.data())
-        self.rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(case.seed)
         activations = {
             "sigmoid": jax.nn.sigmoid,
             "relu": jax.nn.relu,
@@ -325,8 +334,8 @@ class NNEngine:
         optimizers = {"sgd": nnengine.SGD, "adam": nnengine.Adam}
         learning_rate = case.learning_rate
         if case.optimizer == "sgd":
-            # Its loss is the mean over the outputs, not half the sum; Adam is blind to the factor.
-            learning_rate *= case.sizes[-1] / 2
+            # It takes the gradient of the whole square, not of half; Adam is blind to the factor.
+            learning_rate /= 2
         self.model = Model()
         self.trainer = nnengine.JITCompiler(
             self.model,
@@ -352,4 +361,8 @@ CONTESTANTS: dict[str, tuple[type[Contestant], tuple[str, ...]]] = {
     "torch.compile": (CompiledPyTorch, ("torch",)),
     "nn-engine-core": (NNEngine, ("nn-engine-core",)),
 }
+# nncore's own other ways, which the base is measured against beside its peers.
+COMPANIONS = ("nncore with Adam", "nncore on 1 thread")
+# torch.compile predicts as PyTorch does; nn-engine-core knows no sigmoids.
+PREDICTING = ["nncore", "numpy", "scikit-learn", "pytorch", "jax"]
 USUAL_CONTESTANTS = ["nncore", "numpy", "scikit-learn", "pytorch", "jax"]

@@ -46,17 +46,21 @@ DEFINE_KERNELS(avx512, __attribute__((target("avx512f"))), 64, 24)
 DEFINE_KERNELS(avx2, __attribute__((target("avx2,fma"))), 32, 12)
 DEFINE_KERNELS(sse2, , 16, 12)
 
-static struct instruction_set widest(void) {
-    if (__builtin_cpu_supports("avx512f"))
+/* The widest vectors, or those of a name of nncore's kernels that means narrower ones. */
+static struct instruction_set choose(const char *kernels) {
+    const int avx2 = strcmp(kernels, "avx2") == 0, baseline = strcmp(kernels, "baseline") == 0;
+
+    if (!avx2 && !baseline && __builtin_cpu_supports("avx512f"))
         return (struct instruction_set){"AVX-512", 64, 24, float32_avx512, float64_avx512};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (!baseline && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return (struct instruction_set){"AVX2", 32, 12, float32_avx2, float64_avx2};
     return (struct instruction_set){"SSE2", 16, 12, float32_sse2, float64_sse2};
 }
 #else
 DEFINE_KERNELS(neon, , 16, 24)
 
-static struct instruction_set widest(void) {
+static struct instruction_set choose(const char *kernels) {
+    (void)kernels;
     return (struct instruction_set){"NEON", 16, 24, float32_neon, float64_neon};
 }
 #endif
@@ -67,8 +71,8 @@ static double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-int main(void) {
-    const struct instruction_set set = widest();
+int main(int argc, char **argv) {
+    const struct instruction_set set = choose(argc > 1 ? argv[1] : "");
     char type[16];
     double seconds;
     volatile double sink;

@@ -59,16 +59,19 @@ def compile_c(source: str, target: Path, *flags: str) -> Path:
 
 
 class PeakMeter:
-    """The fused-multiply-add peak of some CPUs, by one process each, all at the same time."""
+    """The fused-multiply-add peak of some CPUs, by one process each, all at the same time.
 
-    def __init__(self, program: Path, cpus: Sequence[int]) -> None:
+    It is that of the kernels that nncore is told to use, else of the widest vectors.
+    """
+
+    def __init__(self, program: Path, cpus: Sequence[int], kernels: str | None) -> None:
         self.processes = []
         self.instruction_set = ""
         for cpu in cpus:
             with pinned([cpu]):
                 self.processes.append(
                     subprocess.Popen(
-                        [program],
+                        [program, *([kernels] if kernels is not None else [])],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         text=True,

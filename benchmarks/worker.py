@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from cases import Case, mean_loss
 from contestants import CONTESTANTS, Contestant
 from machine import GemmSequence, UnavailableError, pinned
@@ -40,10 +41,16 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, cpus: Sequence[int], python: str = sys.executable, quiet: bool = True
+        self,
+        name: str,
+        cpus: Sequence[int],
+        python: str = sys.executable,
+        *,
+        quiet: bool = True,
+        removed_variables: Sequence[str] = REMOVED_VARIABLES,
     ) -> None:
         environment = {
-            key: value for key, value in os.environ.items() if key not in REMOVED_VARIABLES
+            key: value for key, value in os.environ.items() if key not in removed_variables
         }
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(len(cpus))))
         environment["JAX_PLATFORMS"] = "cpu"
@@ -97,6 +104,11 @@ class _Server:
         self.contestant: Contestant
         self.gemm: GemmSequence
 
+    def build(self, case: dict[str, Any]) -> None:
+        self.case = Case.from_json(case)
+        contestant, _ = CONTESTANTS[self.name]
+        self.contestant = contestant(self.case, self.n_threads)
+
     def describe(self) -> dict[str, Any]:
         """Import the contestant's package by building a tiny network; return versions and BLAS."""
         contestant, distributions = CONTESTANTS[self.name]
@@ -111,13 +123,11 @@ class _Server:
                 versions[distribution] = version(distribution)
             except PackageNotFoundError:
                 versions[distribution] = "unknown"
-        return {"versions": versions, "blas": _blas()}
+        return {"versions": versions, "blas": _blas(), "kernels": _kernels()}
 
     def prepare(self, case: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Build the network, warm up, choose how many epochs make a sample."""
-        self.case = Case.from_json(case)
-        contestant, _ = CONTESTANTS[self.name]
-        self.contestant = contestant(self.case, self.n_threads)
+        self.build(case)
         losses = [self.loss()]
         self.epochs = 1
         self.sample()
@@ -136,6 +146,49 @@ class _Server:
     def loss(self) -> float:
         X, Y = self.case.data()
         return mean_loss(self.contestant.predict(X), Y)
+
+    def prepare_prediction(self, case: dict[str, Any], n_rows: int, seconds: float) -> None:
+        """Build the network, warm up, choose how many calls make a sample."""
+        self.build(case)
+        X, _ = self.case.data()
+        self.rows = np.resize(X, (n_rows, X.shape[1]))
+        self.calls = 1
+        while (elapsed := self.sample_prediction() * self.calls) < seconds / 4:
+            self.calls *= 4
+        self.calls = max(1, round(self.calls * seconds / elapsed))
+
+    def sample_prediction(self) -> float:
+        """Predict; return seconds per call."""
+        predict, rows = self.contestant.predict, self.rows
+        start = time.perf_counter()
+        for _ in range(self.calls):
+            predict(rows)
+        return (time.perf_counter() - start) / self.calls
+
+    def reach_accuracy(
+        self, case: dict[str, Any], test_file: str, accuracy: float, max_epochs: int
+    ) -> list[float]:
+        """Train until so large a share of the test data is right; return it after each epoch."""
+        self.build(case)
+        with np.load(test_file) as arrays:
+            X, labels = arrays["X"].astype(self.case.dtype), arrays["Y"].argmax(axis=1)
+        shares: list[float] = []
+        while not shares or shares[-1] < accuracy:
+            if len(shares) == max_epochs:
+                raise UnavailableError(f"{max(shares):.1%} at best in {max_epochs} epochs")
+            self.contestant.fit(1)
+            outputs = self.contestant.predict(X)
+            shares.append(float(np.mean(outputs.argmax(axis=1) == labels)))
+        self.epochs = len(shares)
+        return shares
+
+    def sample_epochs(self, seconds: float) -> float:
+        """Train as many epochs in one go, again and again; return the seconds of one go."""
+        goes, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or goes == 0:
+            self.contestant.fit(self.epochs)
+            goes += 1
+        return elapsed / goes
 
     def prepare_gemm(self, library: str, seconds: float) -> None:
         self.gemm = GemmSequence(library, self.case)
@@ -158,6 +211,12 @@ class _Server:
                 answer = {"error": name + message[0]}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
+
+
+def _kernels() -> str | None:
+    """Return which of its kernels nncore chose, in its own process."""
+    module = sys.modules.get("nncore._kernels")
+    return getattr(module, "KERNELS", None)
 
 
 def _blas() -> list[dict[str, Any]]:

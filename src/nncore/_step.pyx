@@ -651,7 +651,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             loss += w.losses[i]
             weight += w.weights[i]
         if rank == 0:
-            w.total += loss
+            w.total = w.total + loss
         if not isfinite(loss) and w.task == TRAIN:
             return
         # A batch of examples that weigh nothing has no mean to descend.
@@ -681,7 +681,7 @@ cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
     nncore_team_wait(&w.team)
     if rank == 0 and w.task == EVALUATE:
         for i in range(n_spans):
-            w.total += w.losses[i]
+            w.total = w.total + w.losses[i]
 
 
 cdef void _span(
@@ -787,15 +787,16 @@ cdef const floating *_weights(
     """The examples' weights, or NULL; their sum is noted as the span's."""
     cdef:
         Py_ssize_t j
+        double total = 0
         const floating *all_weights = <const floating *> w.all_weights
         floating *sample_weight = <floating *> w.sample_weight + row
     if all_weights == NULL:
         w.weights[i] = <double> n_rows
         return NULL
-    w.weights[i] = 0
     for j in range(n_rows):
         sample_weight[j] = all_weights[_example(w, first + j)]
-        w.weights[i] += sample_weight[j]
+        total += sample_weight[j]
+    w.weights[i] = total
     return sample_weight
 
 
