@@ -23,11 +23,16 @@ from nncore._tables cimport (
     nncore_team_assemble, nncore_team_enter, nncore_team_open, nncore_team_stop,
     nncore_team_stopped, nncore_team_take, nncore_team_wait)
 
+import contextlib
+import math
+import mmap
 import threading
 
 import numpy as np
 
 cnp.import_array()
+
+_HUGE_PAGE = 2 << 20
 
 
 cdef extern from "team.h" nogil:
@@ -59,8 +64,8 @@ cdef void _blas_delta(
 
 cdef void _blas_gradient(
     floating *dW, const floating *delta, const floating *A_prev, double scale, double beta,
-    Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end, Py_ssize_t n_examples,
-    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
+    Py_ssize_t panel_step, Py_ssize_t p_begin, Py_ssize_t p_end, Py_ssize_t k_begin,
+    Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     gradient_product(
         dW, delta, A_prev + k_begin, <floating> scale, <floating> beta, n_examples,
@@ -75,7 +80,7 @@ ctypedef void (*delta_t)(
     Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*gradient_t)(
     void *, const void *, const void *, double, double, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 # For float and for double.
 cdef nncore_kernels _blas[2]
@@ -101,21 +106,23 @@ cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
     return (batch_size + spans - 1) // spans if spans else 1
 
 
-def aligned_empty(Py_ssize_t count, dtype):
-    """Return an uninitialised vector of `count` elements that begins on a 64-byte boundary."""
-    cdef Py_ssize_t itemsize = np.dtype(dtype).itemsize
-    buffer = np.empty(count * itemsize + 64, dtype=np.uint8)
-    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & 63
-    return buffer[skip:skip + count * itemsize].view(dtype)
-
-
 def aligned_zeros(Py_ssize_t count, dtype):
-    """Return a vector of zeros that begins on a 64-byte boundary."""
-    # calloc's pages cost nothing until they are touched.
-    cdef Py_ssize_t itemsize = np.dtype(dtype).itemsize
-    buffer = np.zeros(count * itemsize + 64, dtype=np.uint8)
-    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & 63
-    return buffer[skip:skip + count * itemsize].view(dtype)
+    """Return a vector of zeros that begins on a 64-byte boundary; a long one lies on huge pages.
+
+    Panels are far apart: with pages of 4 KB a tile would touch more of them than the processor's
+    table of addresses holds.
+    """
+    cdef Py_ssize_t size = count * np.dtype(dtype).itemsize, boundary = 64
+    if size >= _HUGE_PAGE // 16 and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel may come without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        buffer = np.frombuffer(memory, dtype=np.uint8)
+        boundary = _HUGE_PAGE
+    else:
+        buffer = np.zeros(size + boundary, dtype=np.uint8)
+    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & (boundary - 1)
+    return buffer[skip:skip + size].view(dtype)
 
 
 cdef struct Source:
@@ -212,6 +219,13 @@ cdef class Update:
             rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon)
 
 
+def _shares(Py_ssize_t n, Py_ssize_t most):
+    """Yield the bounds of the fewest parts of at most `most` that n falls into, evenly cut."""
+    cdef Py_ssize_t i, parts = (n + most - 1) // most
+    for i in range(parts):
+        yield n * i // parts, n * (i + 1) // parts
+
+
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
@@ -230,9 +244,10 @@ cdef struct Layer:
 
 
 cdef struct Tile:
-    # Panel p of layer l's units, for its inputs k_begin to k_end.
+    # Panels p_begin to p_end of layer l's units, all as wide, for its inputs k_begin to k_end.
     Py_ssize_t l
-    Py_ssize_t p
+    Py_ssize_t p_begin
+    Py_ssize_t p_end
     Py_ssize_t k_begin
     Py_ssize_t k_end
 
@@ -266,18 +281,22 @@ cdef class Workspace:
     cdef:
         readonly Py_ssize_t batch_size
         readonly Py_ssize_t span
-        Py_ssize_t depth, n_in, n_out, n_tiles, n_packed, panel, scratch_size
+        # The rows that a batch's matrices have room for.
+        Py_ssize_t capacity
+        Py_ssize_t depth, n_in, n_out, n_tiles, panel, scratch_size
+        # The lengths of vectors in panels: parameters, transposes, activations without examples.
+        Py_ssize_t n_packed, n_transposed, n_units
         Loss loss
         bint double_precision
         nncore_kernels *kernels
         object dtype
         tuple arrays
-        object tile_array
         Layer *layers
         Tile *tiles
-        # Vectors in panels; with BLAS the flat vectors themselves.
+        # Vectors in panels, and the memory that is kept for them; with BLAS the flat vectors
+        # themselves.
         object flat
-        list packed_arrays
+        void *packed[4]
         void *parameters
         void *transposes
         void *gradients
@@ -330,6 +349,8 @@ cdef class Workspace:
             else <nncore_kernels *> tables(self.double_precision))
         self.panel = self.kernels.panel
         self.flat = parameters
+        # Panels whose distance is a multiple of many cache lines would fall on few cache sets.
+        self.capacity = batch_size + 5 if self.panel and batch_size % 8 == 0 else batch_size
         self._lay_out(sizes, activations)
         self._cut_tiles()
         self._allocate()
@@ -342,6 +363,12 @@ cdef class Workspace:
         """The columns that the panels of n units take up."""
         cdef Py_ssize_t half = self.panel // 2
         return (n + half - 1) // half * half if self.panel else n
+
+    cdef Py_ssize_t _width(self, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
+        """The width of panel p of n units: that of the others, or half of it for the last."""
+        if self.panel == 0:
+            return n
+        return self.panel if n - p * self.panel > self.panel // 2 else self.panel // 2
 
     cdef _lay_out(self, sizes, activations):
         cdef:
@@ -362,71 +389,101 @@ cdef class Workspace:
                 transposed += n * self._padded(n_prev)
             layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
             layer.A = A
-            A += self._padded(n) * self.batch_size
+            A += self._padded(n) * self.capacity
         # The examples come last: they have activations, but no deltas.
         self.layers[0].A_prev = A
-        self.n_packed = packed
+        self.n_packed, self.n_transposed, self.n_units = packed, transposed, A
         self.arrays = (layers,)
-        self.transposes = NULL
-        if self.panel:
-            self.packed_arrays = [
-                aligned_zeros(packed, self.dtype), aligned_zeros(packed, self.dtype),
-                aligned_zeros(packed, self.dtype), aligned_zeros(packed, self.dtype)]
-            self.arrays += (aligned_zeros(transposed, self.dtype),)
-            self.transposes = cnp.PyArray_DATA(self.arrays[1])
 
     cdef _cut_tiles(self):
-        """Cut each W into tiles of a size that stays in L1 while it is updated; BLAS wants more."""
-        cdef:
-            Py_ssize_t l, p, k, rows, width
-            list tiles = []
-            Layer *layer
+        """Cut each W into tiles that stay in the cache while they are updated."""
+        cdef Py_ssize_t l, wide, most
+        cdef list tiles = []
+        cdef Layer *layer
         self.scratch_size = 0
         for l in range(self.depth):
             layer = &self.layers[l]
-            width = self.panel or layer.n
             if self.panel:
-                rows = max(1, 4096 // width // self.panel) * self.panel
+                wide = (layer.n + self.panel // 2 - 1) // self.panel
+                self._cut_panels(tiles, l, 0, wide)
+                self._cut_panels(tiles, l, wide, (layer.n + self.panel - 1) // self.panel)
             else:
-                rows = max(64, 65536 // width)
-            for p in range((layer.n + width - 1) // width):
-                for k in range(0, layer.n_prev, rows):
-                    tiles.append((l, p, k, min(k + rows, layer.n_prev)))
-            self.scratch_size = max(self.scratch_size, min(rows, layer.n_prev) * width, width)
+                most = max(64, 65536 // layer.n)
+                for k in range(0, layer.n_prev, most):
+                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev)))
+        for l, p_begin, p_end, k_begin, k_end in tiles:
+            width = self._width(p_begin, self.layers[l].n)
+            self.scratch_size = max(
+                self.scratch_size, (p_end - p_begin) * max(k_end - k_begin, 1) * width)
         self.n_tiles = len(tiles)
-        self.tile_array = np.array(tiles, dtype=np.intp)
-        self.tiles = <Tile *> cnp.PyArray_DATA(self.tile_array)
+        array = np.array(tiles, dtype=np.intp)
+        self.arrays += (array,)
+        self.tiles = <Tile *> cnp.PyArray_DATA(array)
+
+    cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end):
+        """Cut panels p_begin to p_end of W, all as wide, into tiles of about equal size.
+
+        A layer is worth 24 tiles, so that threads share it well, if each is worth the trouble of
+        fetching it, and of at most 64 KB. Many examples are read from the cache for as many panels
+        as possible, while few are read along the inputs for one panel.
+        """
+        cdef:
+            Py_ssize_t square = self.panel * self.panel
+            Py_ssize_t n_rows = (self.layers[l].n_prev + self.panel - 1) // self.panel
+            Py_ssize_t n_panels = p_end - p_begin
+            Py_ssize_t least = 100_000 // (self.batch_size * square) + 1
+            Py_ssize_t most = 65536 // (square * np.dtype(self.dtype).itemsize)
+            Py_ssize_t squares = min(max(n_panels * n_rows // 24, least), most)
+            Py_ssize_t panels = 1 if self.batch_size < 64 else min(math.isqrt(squares), n_panels)
+        if n_panels == 0:
+            return
+        for p, p_next in _shares(n_panels, panels):
+            for k, k_next in _shares(n_rows, max(squares // panels, 1)):
+                tiles.append((
+                    l, p_begin + p, p_begin + p_next, k * self.panel,
+                    min(k_next * self.panel, self.layers[l].n_prev)))
 
     cdef _allocate(self):
+        """Find a place for everything in one stretch of memory."""
         cdef:
-            Py_ssize_t n_deltas = self.layers[0].A_prev
-            Py_ssize_t n_activations = n_deltas + self._padded(self.n_in) * self.batch_size
-        self.scratch_size = (self.scratch_size + 15) // 16 * 16
-        activations = aligned_empty(n_activations, self.dtype)
-        deltas = aligned_empty(n_deltas, self.dtype)
-        outputs = aligned_empty(self.batch_size * self.n_out, self.dtype)
-        output_deltas = aligned_empty(self.batch_size * self.n_out, self.dtype)
-        Y = aligned_empty(self.batch_size * self.n_out, self.dtype)
-        sample_weight = aligned_empty(self.batch_size, self.dtype)
-        scratch = aligned_empty(self.scratch_size * self.n_members, self.dtype)
-        self.arrays += (
-            activations, deltas, outputs, output_deltas, Y, sample_weight, scratch)
-        self.activations = cnp.PyArray_DATA(activations)
-        self.deltas = cnp.PyArray_DATA(deltas)
-        self.outputs = cnp.PyArray_DATA(outputs)
-        self.output_deltas = cnp.PyArray_DATA(output_deltas)
-        self.Y = cnp.PyArray_DATA(Y)
-        self.sample_weight = cnp.PyArray_DATA(sample_weight)
-        self.scratch = cnp.PyArray_DATA(scratch)
+            Py_ssize_t size = 8 if self.double_precision else 4
+            Py_ssize_t n_outputs = self.batch_size * self.n_out
+            Py_ssize_t n_examples = self._padded(self.n_in) * self.capacity
+            Py_ssize_t n_packed = self.n_packed if self.panel else 0
+            Py_ssize_t n_transposed = self.n_transposed if self.panel else 0
+            Py_ssize_t end = 0
+            list begins = []
+            char *memory
+        # Threads must not write to the same cache line.
+        self.scratch_size = (self.scratch_size * size + 63) // 64 * 64 // size
+        for count in (
+            n_packed, n_packed, n_packed, n_packed, n_transposed, self.n_units + n_examples,
+            self.n_units, n_outputs, n_outputs, n_outputs, self.batch_size,
+            self.scratch_size * self.n_members,
+        ):
+            begins.append(end)
+            end += (count * size + 63) // 64 * 64
+        array = aligned_zeros(end, np.uint8)
+        self.arrays += (array,)
+        memory = cnp.PyArray_BYTES(array)
+        for i in range(4):
+            self.packed[i] = memory + <Py_ssize_t> begins[i]
+        self.transposes = memory + <Py_ssize_t> begins[4]
+        self.activations = memory + <Py_ssize_t> begins[5]
+        self.deltas = memory + <Py_ssize_t> begins[6]
+        self.outputs = memory + <Py_ssize_t> begins[7]
+        self.output_deltas = memory + <Py_ssize_t> begins[8]
+        self.Y = memory + <Py_ssize_t> begins[9]
+        self.sample_weight = memory + <Py_ssize_t> begins[10]
+        self.scratch = memory + <Py_ssize_t> begins[11]
 
     # Into panels and back; with BLAS the flat vectors are used where they are.
 
     cdef void *_packed(self, cnp.ndarray flat, int which):
         if not self.panel:
             return cnp.PyArray_DATA(flat)
-        packed = cnp.PyArray_DATA(self.packed_arrays[which])
-        self._pack(packed, cnp.PyArray_DATA(flat))
-        return packed
+        self._pack(self.packed[which], cnp.PyArray_DATA(flat))
+        return self.packed[which]
 
     cdef void _pack(self, void *packed, const void *flat) noexcept:
         cdef:
@@ -690,7 +747,7 @@ cdef void _span(
 ) noexcept nogil:
     """The first phase, (1) to (4), for the examples from `first` on, in rows `row` and on."""
     cdef:
-        Py_ssize_t l, capacity = w.batch_size
+        Py_ssize_t l, capacity = w.capacity
         Layer *layer
         Layer *last = &w.layers[w.depth - 1]
         floating *activations = <floating *> w.activations
@@ -757,7 +814,7 @@ cdef inline void _plain_rows(
     Workspace w, floating *out, const floating *A, Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
     if w.panel:
-        w.kernels.scatter(out, A, row, n_rows, w.batch_size, w.n_out)
+        w.kernels.scatter(out, A, row, n_rows, w.capacity, w.n_out)
     else:
         memcpy(out, A + row * w.n_out, n_rows * w.n_out * sizeof(floating))
 
@@ -810,51 +867,50 @@ cdef void _tile(
 ) noexcept nogil:
     """The second phase, (5) and (6), for a tile of a W; the first of a panel takes its biases."""
     cdef:
-        Py_ssize_t capacity = w.batch_size
         Layer *layer = &w.layers[tile.l]
         Rule rule = ADD if w.task == GRADIENT else w.rule.rule
-        Py_ssize_t width = _width(w, tile.p, layer.n)
-        Py_ssize_t at = layer.W + tile.p * w.panel * layer.n_prev + tile.k_begin * width
-        Py_ssize_t b = layer.b + tile.p * w.panel
+        bint indirect = rule == MOMENTUM or rule == ADAM
+        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t panel_step = w.panel * layer.n_prev
         Py_ssize_t count = (tile.k_end - tile.k_begin) * width
+        Py_ssize_t at = layer.W + tile.p_begin * panel_step + tile.k_begin * width
         const floating *A_prev = <const floating *> w.activations + layer.A_prev
         const floating *delta = <const floating *> w.deltas + layer.A
-        const floating *panel_delta = delta + tile.p * w.panel * capacity
         floating *parameters = <floating *> w.parameters
         floating *scratch = <floating *> w.scratch + rank * w.scratch_size
-        floating *out_W = scratch
-        floating *out_b = scratch
+        floating *out = (
+            scratch if indirect else <floating *> w.gradients if rule == ADD else parameters)
         double scale = 1 / weight if weight > 0 else 0
         double beta_W = 0
         double beta_b = 0
     if rule == ADD:
-        out_W, out_b = <floating *> w.gradients + at, <floating *> w.gradients + b
         scale, beta_W, beta_b = w.scale, beta, beta
     elif rule == GRADIENT_DESCENT:
-        out_W, out_b = parameters + at, parameters + b
         beta_W, beta_b = 1 - w.rule.learning_rate * w.rule.weight_decay, 1
         scale = -w.rule.learning_rate * scale
 
     w.kernels.gradient(
-        out_W, delta, A_prev, scale, beta_W, tile.p, tile.k_begin, tile.k_end, N, capacity,
-        layer.n_prev, layer.n)
-    if rule == MOMENTUM or rule == ADAM:
-        _update(w, step, at, out_W, count, w.rule.weight_decay)
-    if w.panel and tile.l > 0 and rule != ADD:
-        w.kernels.transpose(
-            <floating *> w.transposes + layer.transposed, parameters + layer.W, tile.p,
-            tile.k_begin, tile.k_end, layer.n_prev, layer.n)
-    if tile.k_begin == 0:
-        w.kernels.column_sums(out_b, panel_delta, scale, beta_b, N, width)
-        if rule == MOMENTUM or rule == ADAM:
-            _update(w, step, b, out_b, width, 0)
-
-
-cdef inline Py_ssize_t _width(Workspace w, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
-    """The width of panel p of n units: that of the others, or half of it for the last."""
-    if w.panel == 0:
-        return n
-    return w.panel if n - p * w.panel > w.panel // 2 else w.panel // 2
+        out if indirect else out + at, delta, A_prev, scale, beta_W,
+        count if indirect else panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, N,
+        w.capacity, layer.n_prev, layer.n)
+    for p in range(tile.p_begin, tile.p_end):
+        if indirect:
+            _update(
+                w, step, at + (p - tile.p_begin) * panel_step,
+                scratch + (p - tile.p_begin) * count, count, w.rule.weight_decay)
+        if w.panel and tile.l > 0 and rule != ADD:
+            w.kernels.transpose(
+                <floating *> w.transposes + layer.transposed, parameters + layer.W, p,
+                tile.k_begin, tile.k_end, layer.n_prev, layer.n)
+    if tile.k_begin > 0:
+        return
+    for p in range(tile.p_begin, tile.p_end):
+        at = layer.b + p * w.panel
+        w.kernels.column_sums(
+            out if indirect else out + at, delta + p * w.panel * w.capacity, scale, beta_b, N,
+            width)
+        if indirect:
+            _update(w, step, at, out, width, 0)
 
 
 cdef void _update(

@@ -36,8 +36,9 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*gradient)(
             void *dW, const void *delta, const void *A_prev, double scale, double beta,
-            Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end, Py_ssize_t n_examples,
-            Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+            Py_ssize_t panel_step, Py_ssize_t p_begin, Py_ssize_t p_end, Py_ssize_t k_begin,
+            Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev,
+            Py_ssize_t n) noexcept nogil
         void (*bias_activation)(
             void *A, const void *b, Activation activation, Py_ssize_t n_rows,
             Py_ssize_t n) noexcept nogil

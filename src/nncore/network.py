@@ -23,7 +23,7 @@ from ._checks import (
     one_of,
 )
 from ._kernels import KERNELS, forward
-from ._step import Examples, Workspace, aligned_empty, span_of
+from ._step import Examples, Workspace, aligned_zeros, span_of
 from ._threads import as_n_threads, blas_on_one_thread
 from .optimizers import Optimizer
 
@@ -170,7 +170,7 @@ class Network:
         self._dtype = as_dtype(dtype)
         shapes = list(zip(self._sizes[:-1], self._sizes[1:], strict=True))
         n_parameters = sum((n_prev + 1) * n for n_prev, n in shapes)
-        self._parameters = aligned_empty(n_parameters, self._dtype)
+        self._parameters = aligned_zeros(n_parameters, self._dtype)
         weights, biases = [], []
         begin = 0
         for n_prev, n in shapes:

@@ -14,13 +14,13 @@
 #define LN2_LOW -0x1.bd0106p-13f
 #endif
 
-/* x = n ln 2 + r with |r| <= ln(2)/2, n an integer; r is returned.
- * Adding 1.5 * 2^MANTISSA_BITS rounds to an integer and leaves it in the low bits. */
-INLINE V NAME(reduce)(V x, VB *n) {
-    const V magic = NAME(all)(R(1.5) * (real)((bits)1 << MANTISSA_BITS));
+/* x = n ln 2 + r with |r| <= ln(2)/2, n an integer; r is returned. Adding 1.5 * 2^MANTISSA_BITS
+ * rounds to an integer and leaves it in the low bits, n + offset. */
+INLINE V NAME(reduce)(V x, real offset, VB *n) {
+    const V magic = NAME(all)(R(1.5) * (real)((bits)1 << MANTISSA_BITS) + offset);
     const V shifted = NAME(fma)(x, NAME(all)(R(1.44269504088896340736)), magic);
     const V n_real = shifted - magic;
-    *n = (VB)shifted - (VB)magic;
+    *n = (VB)shifted;
     return NAME(fma)(n_real, NAME(all)(-LN2_LOW), NAME(fma)(n_real, NAME(all)(-LN2_HIGH), x));
 }
 
@@ -56,28 +56,38 @@ INLINE V NAME(atanh_tail)(V s) {
     return s * t * p;
 }
 
-INLINE V NAME(power_of_two)(VB n) { return (V)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
+/* 2^n; the shift drops all bits of n but the exponent's, and so what `reduce` leaves above it. */
+INLINE V NAME(power_of_two)(VB biased) { return (V)(biased << MANTISSA_BITS); }
 
 INLINE V NAME(exp)(V x) {
     /* Beyond these bounds the result is 0 or infinity; inside, both halves of 2^n are normal. */
-    const V low = NAME(all)(NNCORE_DOUBLE ? R(-746) : R(-104));
-    const V high = NAME(all)(NNCORE_DOUBLE ? R(710) : R(89));
-    x = SELECT(x < low, low, SELECT(x > high, high, x));
+    x = NAME(at_least)(x, NAME(all)(NNCORE_DOUBLE ? R(-746) : R(-104)));
+    x = NAME(at_most)(x, NAME(all)(NNCORE_DOUBLE ? R(710) : R(89)));
     VB n;
-    const V r = NAME(reduce)(x, &n);
+    const V r = NAME(reduce)(x, 2 * EXPONENT_BIAS, &n);
     const V p = 1 + NAME(fma)(r * r, NAME(exp_tail)(r), r);
-    /* n may be negative in two's complement: its half needs the sign bit drawn along. */
-    const VB half = ((n + 2048) >> 1) - 1024;
+    n &= 4 * EXPONENT_BIAS + 3;
+    const VB half = n >> 1;
     return p * NAME(power_of_two)(half) * NAME(power_of_two)(n - half);
+}
+
+/* e^x for x <= 0. What 2^n is raised by, so that it is normal, is taken back at the end, where the
+ * result may round to a subnormal number. */
+INLINE V NAME(exp_nonpositive)(V x) {
+    const real raised = NNCORE_DOUBLE ? R(512) : R(64);
+    x = NAME(at_least)(x, NAME(all)(NNCORE_DOUBLE ? R(-746) : R(-104)));
+    VB n;
+    const V r = NAME(reduce)(x, EXPONENT_BIAS + raised, &n);
+    const V p = 1 + NAME(fma)(r * r, NAME(exp_tail)(r), r);
+    return p * NAME(power_of_two)(n) * (NNCORE_DOUBLE ? R(0x1p-512) : R(0x1p-64));
 }
 
 /* e^x - 1 for x <= 0. */
 INLINE V NAME(expm1_nonpositive)(V x) {
     /* Below, the result rounds to -1. */
-    const V low = NAME(all)(NNCORE_DOUBLE ? R(-50) : R(-30));
-    x = SELECT(x < low, low, x);
+    x = NAME(at_least)(x, NAME(all)(NNCORE_DOUBLE ? R(-50) : R(-30)));
     VB n;
-    const V r = NAME(reduce)(x, &n);
+    const V r = NAME(reduce)(x, EXPONENT_BIAS, &n);
     const V p = NAME(fma)(r * r, NAME(exp_tail)(r), r);
     const V scale = NAME(power_of_two)(n);
     return NAME(fma)(scale, p, scale - 1);
@@ -109,18 +119,23 @@ INLINE V NAME(log1p_unit)(V x) {
 /* sigma(z) = 1 / (1 + e^-z); e^-|z| cannot overflow. What 1 + e loses in rounding, exactly
  * `lost`, is put back to first order, with 1/(1 + e) taken as 1 - e/2: it is worth half an ulp. */
 INLINE V NAME(sigmoid)(V z) {
-    const V e = NAME(exp)(-NAME(abs)(z));
+    const V e = NAME(exp_nonpositive)(NAME(negative_abs)(z));
     const V denominator = 1 + e;
+#ifdef NOCOMP
+    return SELECT(z < 0, e, NAME(all)(1)) / denominator;
+#else
     const V lost = e - (denominator - 1);
     const V y = SELECT(z < 0, e, NAME(all)(1)) / denominator;
     return NAME(fma)(-y, lost * NAME(fma)(e, NAME(all)(R(-0.5)), NAME(all)(1)), y);
+#endif
 }
 
 INLINE V NAME(tanh)(V z) {
-    const V t = NAME(expm1_nonpositive)(-2 * NAME(abs)(z));
+    const V t = NAME(expm1_nonpositive)(2 * NAME(negative_abs)(z));
     return NAME(copy_sign)(-t / (2 + t), z);
 }
 
 INLINE V NAME(softplus)(V z) {
-    return SELECT(z < 0, NAME(all)(0), z) + NAME(log1p_unit)(NAME(exp)(-NAME(abs)(z)));
+    const V positive = NAME(at_least)(z, NAME(all)(0));
+    return positive + NAME(log1p_unit)(NAME(exp_nonpositive)(NAME(negative_abs)(z)));
 }

@@ -68,11 +68,13 @@ typedef struct {
                   enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
                   ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (5): dW <- beta dW + scale delta A_prev^T, of which dW is the part in panel p of n for
-     * inputs k_begin (a multiple of the panel) to k_end. */
+    /* (5): dW <- beta dW + scale delta A_prev^T for panels p_begin to p_end of n, all as wide, and
+     * inputs k_begin (a multiple of the panel) to k_end. dW is where the first panel's rows are to
+     * go; those of the next are panel_step further. */
     void (*gradient)(void *dW, const void *delta, const void *A_prev, double scale, double beta,
-                     ptrdiff_t p, ptrdiff_t k_begin, ptrdiff_t k_end, ptrdiff_t n_examples,
-                     ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+                     ptrdiff_t panel_step, ptrdiff_t p_begin, ptrdiff_t p_end, ptrdiff_t k_begin,
+                     ptrdiff_t k_end, ptrdiff_t n_examples, ptrdiff_t capacity, ptrdiff_t n_prev,
+                     ptrdiff_t n);
 
     /* What follows works on plain arrays, and on a panel, which is one of its own width. */
 

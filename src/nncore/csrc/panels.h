@@ -7,62 +7,69 @@ INLINE ptrdiff_t NAME(width_of)(ptrdiff_t panel, ptrdiff_t column, ptrdiff_t n) 
     return panel == PANEL ? NAME(panel_width)(column / PANEL, n) : panel;
 }
 
-/* out[j] <- the element of the given type `step` bytes after the one before. */
-#define DEFINE_CONVERT(source)                                                                    \
-    INLINE void NAME(convert_##source)(real * out, const char *in, ptrdiff_t step, ptrdiff_t n) { \
-        if (step == sizeof(source))                                                               \
-            for (ptrdiff_t j = 0; j < n; j++) {                                                   \
-                source x;                                                                         \
-                memcpy(&x, in + j * (ptrdiff_t)sizeof x, sizeof x);                               \
-                out[j] = (real)x;                                                                 \
-            }                                                                                     \
-        else                                                                                      \
-            for (ptrdiff_t j = 0; j < n; j++) {                                                   \
-                source x;                                                                         \
-                memcpy(&x, in + j * step, sizeof x);                                              \
-                out[j] = (real)x;                                                                 \
-            }                                                                                     \
-    }
-DEFINE_CONVERT(float)
-DEFINE_CONVERT(double)
-DEFINE_CONVERT(uint8_t)
-#undef DEFINE_CONVERT
+/* out[j] <- the element `step` bytes after the one before. What is not count is a constant where
+ * this is inlined, and often count too. */
+INLINE void NAME(take)(real *out, const char *in, ptrdiff_t step, ptrdiff_t count,
+                       const enum nncore_source source) {
+    for (ptrdiff_t j = 0; j < count; j++, in += step)
+        if (source == NNCORE_FLOAT32) {
+            float x;
+            memcpy(&x, in, sizeof x);
+            out[j] = (real)x;
+        } else if (source == NNCORE_FLOAT64) {
+            double x;
+            memcpy(&x, in, sizeof x);
+            out[j] = (real)x;
+        } else
+            out[j] = (real) * (const uint8_t *)in;
+}
 
-/* How many rows before its turn a row is asked for. */
+/* How many rows before its turn a row is asked for: no hardware foresees a shuffled order. */
 #define AHEAD 4
+
+INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source source,
+                              ptrdiff_t row_stride, ptrdiff_t column_stride, const ptrdiff_t *order,
+                              ptrdiff_t n_order, ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row,
+                              ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
+    const ptrdiff_t n_whole = panel == PANEL ? n - n % PANEL : 0;
+    for (ptrdiff_t i = row; i < row + n_rows; i++, first++) {
+        const char *in = X + (order ? order[first] : first) * row_stride;
+        const char *soon =
+            order && first + AHEAD < n_order ? X + order[first + AHEAD] * row_stride : in;
+        for (ptrdiff_t column = 0; column < n_whole; column += PANEL) {
+            for (ptrdiff_t byte = 0; byte < PANEL * column_stride; byte += LINE)
+                __builtin_prefetch(soon + column * column_stride + byte);
+            NAME(take)(A + column * capacity + i * PANEL, in + column * column_stride,
+                       column_stride, PANEL, source);
+        }
+        if (n_whole < n)
+            NAME(take)(A + n_whole * capacity + i * NAME(width_of)(panel, n_whole, n),
+                       in + n_whole * column_stride, column_stride, n - n_whole, source);
+    }
+}
 
 /* Rows of X, those that `order` names from `first` on or, where it is NULL, as they lie, become
  * rows `row` to `row + n_rows` of A. */
-static void NAME(gather)(void *A_, const void *X, enum nncore_source source, ptrdiff_t row_stride,
+static void NAME(gather)(void *A, const void *X, enum nncore_source source, ptrdiff_t row_stride,
                          ptrdiff_t column_stride, const ptrdiff_t *order, ptrdiff_t n_order,
                          ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
                          ptrdiff_t capacity, ptrdiff_t n) {
-    real *A = A_;
-    const int plain = source == (NNCORE_DOUBLE ? NNCORE_FLOAT64 : NNCORE_FLOAT32) &&
-                      column_stride == (ptrdiff_t)sizeof(real);
-    for (ptrdiff_t i = 0; i < n_rows; i++) {
-        const char *in = (const char *)X + (order ? order[first + i] : first + i) * row_stride;
-        /* No hardware foresees a shuffled order. */
-        const ptrdiff_t ahead = first + i + AHEAD < n_order ? first + i + AHEAD : n_order - 1;
-        const char *soon = order ? (const char *)X + order[ahead] * row_stride : in;
-        for (ptrdiff_t column = 0; column < n; column += panel) {
-            const ptrdiff_t width = NAME(width_of)(panel, column, n);
-            const ptrdiff_t count = n - column < width ? n - column : width;
-            const char *from = in + column * column_stride;
-            if (order)
-                __builtin_prefetch(soon + column * column_stride);
-            real *out = A + column * capacity + (row + i) * width;
-            if (plain)
-                FOR_EACH_VECTOR (j, left, count)
-                    STORE(out + j, LOAD((const real *)from + j, left), left);
-            else if (source == NNCORE_FLOAT32)
-                NAME(convert_float)(out, from, column_stride, count);
-            else if (source == NNCORE_FLOAT64)
-                NAME(convert_double)(out, from, column_stride, count);
-            else
-                NAME(convert_uint8_t)(out, from, column_stride, count);
-        }
-    }
+#define FROM(source, column_stride)                                                               \
+    NAME(gather_from)(A, X, source, row_stride, column_stride, order, n_order, first, panel, row, \
+                      n_rows, capacity, n)
+    if (source == NNCORE_FLOAT32 && column_stride == sizeof(float))
+        FROM(NNCORE_FLOAT32, sizeof(float));
+    else if (source == NNCORE_FLOAT64 && column_stride == sizeof(double))
+        FROM(NNCORE_FLOAT64, sizeof(double));
+    else if (source == NNCORE_UINT8 && column_stride == 1)
+        FROM(NNCORE_UINT8, 1);
+    else if (source == NNCORE_FLOAT32)
+        FROM(NNCORE_FLOAT32, column_stride);
+    else if (source == NNCORE_FLOAT64)
+        FROM(NNCORE_FLOAT64, column_stride);
+    else
+        FROM(NNCORE_UINT8, column_stride);
+#undef FROM
 }
 
 /* Rows `row` to `row + n_rows` of A become the first n_rows of a plain array. */

@@ -61,6 +61,7 @@ static const nncore_kernels NAME(kernels) = {
 #undef FOR_EACH_FULL_ROWS
 #undef FOR_EACH_HALF_ROWS
 #undef UNROLL
+#undef LINE
 #undef INNER_BLOCK
 #undef EXAMPLE_BLOCK
 #undef AHEAD

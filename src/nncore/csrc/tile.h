@@ -20,14 +20,25 @@
 /* The most rows of a tile that is a full or half a panel wide. With two vectors of B and the value
  * that is broadcast, 2 x 6 sums fill the 16 registers of SSE2 and AVX2, 2 x 12 most of 32. */
 #define HALF_ROWS 12
-#define FOR_EACH_HALF_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define FOR_EACH_HALF_ROWS(X) \
+    X(1, 1)                   \
+    X(2, 1)                   \
+    X(3, 1)                   \
+    X(4, 1)                   \
+    X(5, 1) X(6, 1) X(7, 1) X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1)
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 #define FULL_ROWS 12
-#define FOR_EACH_FULL_ROWS FOR_EACH_HALF_ROWS
+#define FOR_EACH_FULL_ROWS(X) \
+    X(1, 2)                   \
+    X(2, 2)                   \
+    X(3, 2)                   \
+    X(4, 2)                   \
+    X(5, 2) X(6, 2) X(7, 2) X(8, 2) X(9, 2) X(10, 2) X(11, 2) X(12, 2)
 #else
 #define FULL_ROWS 6
-#define FOR_EACH_FULL_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define FOR_EACH_FULL_ROWS(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
 #endif
+#define LINE ((ptrdiff_t)64)
 #define UNROLL _Pragma("GCC unroll 24")
 
 /* How much of the inner dimension is summed before the next rows are taken: B's part stays in L1.
@@ -63,10 +74,12 @@ INLINE void NAME(multiply_add)(V *acc, const real *B, const real *a, ptrdiff_t c
 }
 
 /* A tile of (1) or (4): C[row] = start + sum over k of A[row][k] B[k], where `start` is `bias`, or
- * 0, or, in all blocks of k but the first, what C holds. */
+ * 0, or, in all blocks of k but the first, what C holds. Meanwhile two cache lines per panel of A,
+ * `soon` and on, are asked for. */
 INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bias, int first,
                            ptrdiff_t row, ptrdiff_t capacity, ptrdiff_t k_begin, ptrdiff_t k_end,
-                           ptrdiff_t n_inner, const ptrdiff_t rows, const ptrdiff_t vectors) {
+                           ptrdiff_t n_inner, const char *soon, const ptrdiff_t rows,
+                           const ptrdiff_t vectors) {
     V acc[2 * FULL_ROWS];
     UNROLL for (ptrdiff_t r = 0; r < rows; r++) UNROLL for (ptrdiff_t v = 0; v < vectors; v++)
         acc[r * vectors + v] = !first ? NAME(load)(C + (r * vectors + v) * LANES)
@@ -76,6 +89,11 @@ INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bi
         const ptrdiff_t count = k_end - k < PANEL ? k_end - k : PANEL;
         const real *panel = A + k * capacity;
         const real *b = B + k * vectors * LANES;
+        __builtin_prefetch(soon);
+        __builtin_prefetch(soon + LINE);
+        soon += PANEL * vectors * VECTOR_BYTES;
+        UNROLL for (ptrdiff_t r = 0; r < rows; r++)
+            __builtin_prefetch(panel + PANEL * capacity + (row + r) * PANEL);
         if (n_inner - k > HALF)
             NAME(multiply_add)(acc, b, panel + row * PANEL, count, rows, vectors, PANEL, 1);
         else
@@ -84,7 +102,8 @@ INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bi
     UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(C + r * LANES, acc[r]);
 }
 
-/* C <- bias + A B for rows `row` to `row + n_rows`, panel by panel. */
+/* C <- bias + A B for rows `row` to `row + n_rows` of panel p. While a block of B is worked on, its
+ * tiles ask for the next, each for a part. */
 static void NAME(product)(real *C, const real *A, const real *B, const real *bias, ptrdiff_t row,
                           ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_inner, ptrdiff_t p,
                           ptrdiff_t n) {
@@ -95,29 +114,21 @@ static void NAME(product)(real *C, const real *A, const real *B, const real *bia
         bias += p * PANEL;
     for (ptrdiff_t k = 0; k < n_inner; k += INNER_BLOCK) {
         const ptrdiff_t k_end = n_inner - k < INNER_BLOCK ? n_inner : k + INNER_BLOCK;
-        for (ptrdiff_t r = row, rows; r < row + n_rows; r += rows) {
+        const char *soon = (const char *)(B + k_end * width);
+        for (ptrdiff_t r = row, rows; r < row + n_rows; r += rows, soon += 2 * LINE) {
             real *c = C + r * width;
+#define X(R, VECTORS)                                                                            \
+    case R:                                                                                      \
+        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, soon, R, VECTORS); \
+        break;
             if (width == PANEL) {
                 rows = NAME(next_rows)(row + n_rows - r, FULL_ROWS);
-                switch (rows) {
-#define X(R)                                                                         \
-    case R:                                                                          \
-        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, R, 2); \
-        break;
-                    FOR_EACH_FULL_ROWS(X)
-#undef X
-                }
+                switch (rows) { FOR_EACH_FULL_ROWS(X) }
             } else {
                 rows = NAME(next_rows)(row + n_rows - r, HALF_ROWS);
-                switch (rows) {
-#define X(R)                                                                         \
-    case R:                                                                          \
-        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, R, 1); \
-        break;
-                    FOR_EACH_HALF_ROWS(X)
-#undef X
-                }
+                switch (rows) { FOR_EACH_HALF_ROWS(X) }
             }
+#undef X
         }
     }
 }
@@ -147,92 +158,86 @@ static void NAME(delta)(void *delta_prev_, const void *delta, const void *W_tran
     }
 }
 
-/* A tile of (5): dW[row] = beta dW[row] + scale sum over examples of A_prev[example][row] delta. */
-INLINE void NAME(gradient_tile)(real *dW, const real *A_prev, const real *delta, V scale, V beta,
-                                int overwrite, ptrdiff_t n_examples, const ptrdiff_t rows,
+/* A tile of (5): dW[row] = beta dW[row] + scale sum over examples of A_prev[example][row] delta;
+ * where beta is 0 what dW holds is not read, where it is 1 a multiplication is spared. */
+INLINE void NAME(gradient_tile)(real *dW, const real *A_prev, const real *delta, real scale,
+                                real beta, ptrdiff_t n_examples, const ptrdiff_t rows,
                                 const ptrdiff_t vectors, const ptrdiff_t A_width) {
+    const V scales = NAME(all)(scale), betas = NAME(all)(beta);
     V acc[2 * FULL_ROWS];
     UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) acc[r] = (V){0};
     NAME(multiply_add)(acc, delta, A_prev, n_examples, rows, vectors, 1, A_width);
-    if (overwrite)
-        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++)
-            NAME(store)(dW + r * LANES, scale * acc[r]);
+    if (beta == 1)
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) acc[r] =
+            NAME(fma)(scales, acc[r], NAME(load)(dW + r * LANES));
+    else if (beta == 0)
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) acc[r] *= scales;
     else
-        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(
-            dW + r * LANES, NAME(fma)(scale, acc[r], beta * NAME(load)(dW + r * LANES)));
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) acc[r] =
+            NAME(fma)(scales, acc[r], betas * NAME(load)(dW + r * LANES));
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(dW + r * LANES, acc[r]);
 }
 
-/* Rows k to k + rows of one panel of dW, all within one panel of A_prev. */
-INLINE void NAME(gradient_rows)(real *dW, const real *a, const real *d, V scale, V beta,
-                                int overwrite, ptrdiff_t count, ptrdiff_t rows, ptrdiff_t width,
-                                ptrdiff_t A_width) {
-    if (width == PANEL) {
-        switch (rows) {
-#define X(R)                                                                           \
-    case R:                                                                            \
-        if (A_width == PANEL)                                                          \
-            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 2, PANEL); \
-        else                                                                           \
-            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 2, HALF);  \
+/* Rows of dW within one panel of A_prev. */
+INLINE void NAME(gradient_rows)(real *dW, const real *a, const real *delta, real scale, real beta,
+                                ptrdiff_t n_examples, ptrdiff_t n_rows, const ptrdiff_t width,
+                                const ptrdiff_t A_width) {
+    if (n_rows == PANEL && width == PANEL && A_width == PANEL) {
+        /* The common case, with all numbers of rows known to the compiler. */
+        const ptrdiff_t first = NAME(next_rows)(PANEL, FULL_ROWS);
+        const ptrdiff_t second = NAME(next_rows)(PANEL - first, FULL_ROWS);
+        const ptrdiff_t third = PANEL - first - second;
+        NAME(gradient_tile)(dW, a, delta, scale, beta, n_examples, first, 2, PANEL);
+        dW += first * PANEL;
+        if (second)
+            NAME(gradient_tile)(dW, a + first, delta, scale, beta, n_examples, second, 2, PANEL);
+        dW += second * PANEL;
+        if (third)
+            NAME(gradient_tile)(dW, a + first + second, delta, scale, beta, n_examples, third, 2,
+                                PANEL);
+        return;
+    }
+    const ptrdiff_t most = width == PANEL ? FULL_ROWS : HALF_ROWS;
+    for (ptrdiff_t r = 0, rows; r < n_rows; r += rows) {
+        rows = NAME(next_rows)(n_rows - r, most);
+#define X(R, VECTORS)                                                                          \
+    case R:                                                                                    \
+        NAME(gradient_tile)(dW + r * width, a + r, delta, scale, beta, n_examples, R, VECTORS, \
+                            A_width);                                                          \
         break;
-            FOR_EACH_FULL_ROWS(X)
+        if (width == PANEL)
+            switch (rows) { FOR_EACH_FULL_ROWS(X) }
+        else
+            switch (rows) { FOR_EACH_HALF_ROWS(X) }
 #undef X
-        }
-    } else {
-        switch (rows) {
-#define X(R)                                                                           \
-    case R:                                                                            \
-        if (A_width == PANEL)                                                          \
-            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 1, PANEL); \
-        else                                                                           \
-            NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, R, 1, HALF);  \
-        break;
-            FOR_EACH_HALF_ROWS(X)
-#undef X
-        }
     }
 }
 
 static void NAME(gradient)(void *dW_, const void *delta_, const void *A_prev_, double scale_,
-                           double beta_, ptrdiff_t p, ptrdiff_t k_begin, ptrdiff_t k_end,
-                           ptrdiff_t n_examples, ptrdiff_t capacity, ptrdiff_t n_prev,
-                           ptrdiff_t n) {
-    const ptrdiff_t width = NAME(panel_width)(p, n);
-    const real *delta = (const real *)delta_ + p * PANEL * capacity;
-    const V scale = NAME(all)((real)scale_);
+                           double beta_, ptrdiff_t panel_step, ptrdiff_t p_begin, ptrdiff_t p_end,
+                           ptrdiff_t k_begin, ptrdiff_t k_end, ptrdiff_t n_examples,
+                           ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+    const ptrdiff_t width = NAME(panel_width)(p_begin, n);
+    const real scale = (real)scale_;
     for (ptrdiff_t i = 0; i < n_examples; i += EXAMPLE_BLOCK) {
         const ptrdiff_t count = n_examples - i < EXAMPLE_BLOCK ? n_examples - i : EXAMPLE_BLOCK;
-        const int overwrite = i == 0 && beta_ == 0;
-        const V beta = NAME(all)(i == 0 ? (real)beta_ : 1);
-        const real *d = delta + i * width;
-        real *dW = dW_;
+        const real beta = i == 0 ? (real)beta_ : 1;
+        const real *deltas = (const real *)delta_ + p_begin * PANEL * capacity + i * width;
         for (ptrdiff_t k = k_begin; k < k_end; k += PANEL) {
             const ptrdiff_t A_width = NAME(panel_width)(k / PANEL, n_prev);
             const real *a = (const real *)A_prev_ + k * capacity + i * A_width;
-            if (k_end - k >= PANEL && width == PANEL) {
-                /* The common case, with all numbers of rows known to the compiler. */
-                const ptrdiff_t rows_1 = NAME(next_rows)(PANEL, FULL_ROWS);
-                const ptrdiff_t rows_2 = NAME(next_rows)(PANEL - rows_1, FULL_ROWS);
-                const ptrdiff_t rows_3 = PANEL - rows_1 - rows_2;
-                NAME(gradient_tile)(dW, a, d, scale, beta, overwrite, count, rows_1, 2, PANEL);
-                dW += rows_1 * PANEL;
-                if (rows_2)
-                    NAME(gradient_tile)(dW, a + rows_1, d, scale, beta, overwrite, count, rows_2, 2,
-                                        PANEL);
-                dW += rows_2 * PANEL;
-                if (rows_3)
-                    NAME(gradient_tile)(dW, a + rows_1 + rows_2, d, scale, beta, overwrite, count,
-                                        rows_3, 2, PANEL);
-                dW += rows_3 * PANEL;
-                continue;
-            }
-            const ptrdiff_t left = k_end - k < PANEL ? k_end - k : PANEL;
-            const ptrdiff_t most = width == PANEL ? FULL_ROWS : HALF_ROWS;
-            for (ptrdiff_t r = 0, rows; r < left; r += rows, dW += rows * width) {
-                rows = NAME(next_rows)(left - r, most);
-                NAME(gradient_rows)(dW, a + r, d, scale, beta, overwrite, count, rows, width,
-                                    A_width);
-            }
+            const ptrdiff_t rows = k_end - k < PANEL ? k_end - k : PANEL;
+            real *dW = (real *)dW_ + (k - k_begin) * width;
+            const real *delta = deltas;
+            for (ptrdiff_t p = p_begin; p < p_end; p++, dW += panel_step, delta += PANEL * capacity)
+                if (width == PANEL && A_width == PANEL)
+                    NAME(gradient_rows)(dW, a, delta, scale, beta, count, rows, PANEL, PANEL);
+                else if (width == PANEL)
+                    NAME(gradient_rows)(dW, a, delta, scale, beta, count, rows, PANEL, HALF);
+                else if (A_width == PANEL)
+                    NAME(gradient_rows)(dW, a, delta, scale, beta, count, rows, HALF, PANEL);
+                else
+                    NAME(gradient_rows)(dW, a, delta, scale, beta, count, rows, HALF, HALF);
         }
     }
 }

@@ -115,9 +115,24 @@ INLINE V NAME(sqrt)(V x) {
 }
 
 /* A comparison of vectors gives all ones or all zeros per lane. */
+#if VECTOR_BYTES == 32
+#define SELECT(mask, yes, no) X86(blendv)((V)(no), (V)(yes), (V)(mask))
+#else
 #define SELECT(mask, yes, no) ((V)(((VB)(mask) & (VB)(yes)) | (~(VB)(mask) & (VB)(no))))
+#endif
+
+/* The larger and the smaller; a NaN in x stays. */
+#if defined(__x86_64__)
+INLINE V NAME(at_least)(V x, V low) { return X86(max)(low, x); }
+INLINE V NAME(at_most)(V x, V high) { return X86(min)(high, x); }
+#else
+INLINE V NAME(at_least)(V x, V low) { return SELECT(x < low, low, x); }
+INLINE V NAME(at_most)(V x, V high) { return SELECT(x > high, high, x); }
+#endif
 
 INLINE V NAME(abs)(V x) { return (V)((VB)x & NAME(all_bits)(~(bits)0 >> 1)); }
+
+INLINE V NAME(negative_abs)(V x) { return (V)((VB)x | ~NAME(all_bits)(~(bits)0 >> 1)); }
 
 INLINE V NAME(copy_sign)(V x, V sign) {
     return (V)((VB)NAME(abs)(x) | ((VB)sign & ~NAME(all_bits)(~(bits)0 >> 1)));
