@@ -326,7 +326,7 @@ cdef class Workspace:
         Update update
         Coefficients rule
         Py_ssize_t step_count
-        Py_ssize_t batch, n_members
+        Py_ssize_t n_examples, batch, n_members
         double scale, beta
         double total
         void *out
@@ -538,13 +538,13 @@ cdef class Workspace:
 
     def store(self):
         """Write the parameters and the optimizer's state back to where they were taken from."""
-        if not self.panel:
-            return
-        self._unpack(cnp.PyArray_DATA(self.flat), self.parameters)
-        if len(self.update.state) > 0:
-            self._unpack(cnp.PyArray_DATA(self.update.state[0]), self.state_1)
-        if len(self.update.state) > 1:
-            self._unpack(cnp.PyArray_DATA(self.update.state[1]), self.state_2)
+        if self.panel:
+            self._unpack(cnp.PyArray_DATA(self.flat), self.parameters)
+            if len(self.update.state) > 0:
+                self._unpack(cnp.PyArray_DATA(self.update.state[0]), self.state_1)
+            if len(self.update.state) > 1:
+                self._unpack(cnp.PyArray_DATA(self.update.state[1]), self.state_2)
+        self.update = None
 
     # What a team does.
 
@@ -593,6 +593,7 @@ cdef class Workspace:
         cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
         self.task = task
         self.examples = examples  # keeps alive what is pointed to
+        self.n_examples = examples.n
         self.X, self.targets = examples.X, examples.Y
         self.classes, self.all_weights = examples.classes, examples.sample_weight
         self.order = NULL
@@ -626,6 +627,7 @@ cdef class Workspace:
                 nncore_team_open(&self.team, 0)
             for worker in workers:
                 worker.join()
+            self.examples = None
         if self.failure is not None:
             raise self.failure
 
@@ -690,8 +692,8 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         Py_ssize_t step = w.step_count
         double loss, weight
         Watch watch = Watch(0, monotonic_seconds())
-    while start < w.examples.n:
-        N = min(w.batch, w.examples.n - start)
+    while start < w.n_examples:
+        N = min(w.batch, w.n_examples - start)
         n_spans = (N + w.span - 1) // w.span
         i = nncore_team_take(&w.team)
         while i < n_spans:
@@ -727,12 +729,12 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
 cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
     """EVALUATE and PREDICT: the first phase only, each member in a span of its own."""
     cdef:
-        Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
+        Py_ssize_t n_spans = (w.n_examples + w.span - 1) // w.span
         Py_ssize_t i = nncore_team_take(&w.team), first
         Watch watch = Watch(0, monotonic_seconds())
     while i < n_spans and not nncore_team_stopped(&w.team):
         first = i * w.span
-        _span(w, first, rank * w.span, min(w.span, w.examples.n - first), i, _)
+        _span(w, first, rank * w.span, min(w.span, w.n_examples - first), i, _)
         _interrupted(w, rank, &watch, w.span)
         i = nncore_team_take(&w.team)
     nncore_team_wait(&w.team)
@@ -760,7 +762,7 @@ cdef void _span(
         nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
     w.kernels.gather(
         activations + w.layers[0].A_prev, w.X.data, w.X.type, w.X.row_stride, w.X.column_stride,
-        w.order, w.examples.n, first, w.panel or w.n_in, row, n_rows, capacity, w.n_in)
+        w.order, w.n_examples, first, w.panel or w.n_in, row, n_rows, capacity, w.n_in)
     for l in range(w.depth):
         layer = &w.layers[l]
         w.kernels.forward(
@@ -829,7 +831,7 @@ cdef const floating *_targets(
     if w.classes == NULL:
         w.kernels.gather(
             Y, w.targets.data, w.targets.type, w.targets.row_stride, w.targets.column_stride,
-            w.order, w.examples.n, first, w.n_out, 0, n_rows, n_rows, w.n_out)
+            w.order, w.n_examples, first, w.n_out, 0, n_rows, n_rows, w.n_out)
     else:
         memset(Y, 0, n_rows * w.n_out * sizeof(floating))
         for i in range(n_rows):
