@@ -204,9 +204,9 @@ def fit(
 
     batch_size = min(batch_size, examples.n)
     history = History()
-    optimizer._update(network)  # begins the state, so that the checkpoint has it
-    checkpoint = _Checkpoint(network, optimizer)
     with _workspace(network, batch_size, n_threads) as workspace:
+        optimizer._update(network)  # begins the state, so that the checkpoint has it
+        checkpoint = _Checkpoint(network, optimizer)
         for epoch in range(1, epochs + 1):
             checkpoint.take()
             order = rng.permutation(examples.n) if shuffle else None
