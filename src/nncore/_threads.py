@@ -26,7 +26,7 @@ def _cgroup_limit() -> float:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
         directory = Path("/sys/fs/cgroup/cpu")
@@ -47,7 +47,7 @@ def available_threads() -> int:
         count = os.cpu_count() or 1
     count = math.ceil(max(1.0, min(count, _cgroup_limit())))
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else count
+    return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else count
 
 
 def as_n_threads(n_threads: int | None, work: int) -> int:
