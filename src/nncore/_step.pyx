@@ -653,12 +653,19 @@ cdef struct Watch:
     double seconds
 
 
-cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t n_rows) noexcept nogil:
+# What a batch costs beside its multiplications, in such: where there are more threads than cores, a
+# barrier may take as long as the system lets others run.
+cdef enum:
+    BATCH_WORK = 1_000
+    BARRIER_WORK = 1_000_000
+
+
+cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t work) noexcept nogil:
     """Look for signals every 50 ms, in the first member only, and stop the team if one raised."""
     cdef double now
     if rank != 0:
         return False
-    watch.work += n_rows * w.n_packed
+    watch.work += work
     if watch.work < 10_000_000:
         return False
     watch.work = 0
@@ -699,8 +706,9 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         while i < n_spans:
             row = i * w.span
             _span(w, start + row, row, min(w.span, N - row), i, _)
-            _interrupted(w, rank, &watch, min(w.span, N - row))
+            _interrupted(w, rank, &watch, min(w.span, N - row) * w.n_packed)
             i = nncore_team_take(&w.team)
+        _interrupted(w, rank, &watch, BATCH_WORK if w.team.members == 1 else BARRIER_WORK)
         nncore_team_wait(&w.team)
         if nncore_team_stopped(&w.team):
             return
@@ -735,7 +743,7 @@ cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
     while i < n_spans and not nncore_team_stopped(&w.team):
         first = i * w.span
         _span(w, first, rank * w.span, min(w.span, w.n_examples - first), i, _)
-        _interrupted(w, rank, &watch, w.span)
+        _interrupted(w, rank, &watch, w.span * w.n_packed)
         i = nncore_team_take(&w.team)
     nncore_team_wait(&w.team)
     if rank == 0 and w.task == EVALUATE:
