@@ -61,23 +61,38 @@ def as_n_threads(n_threads: int | None, work: int) -> int:
 _lock = threading.Lock()
 _controller: Any = None
 _limiter: Any = None
-_users = 0
+# The thread of each block that is being run.
+_users: list[int] = []
 
 
 @contextmanager
 def blas_on_one_thread() -> Iterator[None]:
     """Keep BLAS to the thread that calls it, until the last of all such blocks is left."""
-    global _controller, _limiter, _users
+    global _controller, _limiter
     with _lock:
-        if _users == 0:
+        if not _users:
             if _controller is None:
                 _controller = threadpoolctl.ThreadpoolController()
             _limiter = _controller.limit(limits=1, user_api="blas")
-        _users += 1
+        _users.append(threading.get_ident())
     try:
         yield
     finally:
         with _lock:
-            _users -= 1
-            if _users == 0:
+            _users.remove(threading.get_ident())
+            if not _users:
                 _limiter.restore_original_limits()
+
+
+def _forget_other_threads() -> None:
+    """Leave the blocks of threads that a forked process does not have."""
+    global _lock
+    _lock = threading.Lock()
+    was_limited = bool(_users)
+    _users[:] = [user for user in _users if user == threading.get_ident()]
+    if was_limited and not _users:
+        _limiter.restore_original_limits()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
