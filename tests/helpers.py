@@ -190,7 +190,9 @@ def snapshot(*things: Any) -> list[Any]:
 
 @contextmanager
 def refused(
-    error: type[Exception] | tuple[type[Exception], ...], *fragments: str, unchanged: Sequence[Any]
+    error: type[BaseException] | tuple[type[BaseException], ...],
+    *fragments: str,
+    unchanged: Sequence[Any],
 ) -> Iterator[None]:
     """Assert that the block raises with a message that holds the fragments, and changes nothing."""
     before = snapshot(*unchanged)
