@@ -55,6 +55,7 @@ setup(
         [
             extension("nncore._kernels", ["src/nncore/_kernels.pyx", *glob("src/nncore/csrc/*.c")]),
             extension("nncore._step", ["src/nncore/_step.pyx"]),
+            extension("nncore._forward", ["src/nncore/_forward.pyx"]),
         ],
         compiler_directives=DIRECTIVES,
     )

@@ -471,6 +471,8 @@ def test_quota_of_the_cgroup_limits_the_threads(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    # Without its memory: the quota is read once per process.
+    monkeypatch.setattr(_threads, "_cgroup_limit", _threads._cgroup_limit.__wrapped__)
     monkeypatch.setattr(
         _threads, "Path", lambda name: tmp_path / Path(name).relative_to("/sys/fs/cgroup")
     )

@@ -215,7 +215,8 @@ def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | N
     return None if at == flat.size else at
 
 
-def _check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+def check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError if an element of a contiguous array is not finite in `dtype`."""
     at = first_nonfinite(array, dtype) if array.dtype.kind == "f" else None
     if at is not None:
         value = array.reshape(-1)[at]
@@ -230,21 +231,24 @@ def _as_finite(
     """Return the array in C order, in its own type if that is one of `sources`."""
     if array.dtype in sources and array.dtype.isnative:
         converted = np.ascontiguousarray(array)
-        _check_finite(name, converted, dtype)
+        check_finite(name, converted, dtype)
         return converted
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
     converted = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     if converted.dtype in _FLOATS:
-        _check_finite(name, converted, dtype)
+        check_finite(name, converted, dtype)
     return _as_finite(name, converted.astype(dtype), dtype, (dtype,))
 
 
-def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> Array:
+def as_matrix(
+    name: str, value: object, n_columns: int, dtype: np.dtype[Any], *, unread: bool = False
+) -> Array:
     """Return `value` as an array of shape (n, n_columns) that an `Examples` takes.
 
-    Rows of a mapped file are taken from it as they are needed: it is never read as a whole.
+    Rows of a mapped file are taken from it as they are needed: it is never read as a whole. Nor is,
+    with `unread`, a contiguous array of the dtype given; it may then hold NaN and infinities.
     """
     array = _as_real_array(name, value)
     if array.ndim != 2 or array.shape[1] != n_columns:
@@ -252,10 +256,18 @@ def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) ->
         raise ValueError(
             f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
         )
-    return array if _is_mapped(value) else _as_finite(name, array, dtype, _SOURCES)
+    if is_mapped(value) or (unread and is_plain(array, dtype)):
+        return array
+    return _as_finite(name, array, dtype, _SOURCES)
 
 
-def _is_mapped(value: object) -> bool:
+def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether the array is one of C's in the dtype given."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
+def is_mapped(value: object) -> bool:
+    """Whether the rows of `value` are taken from a file as they are needed."""
     return isinstance(value, np.memmap) and value.dtype in _SOURCES and value.dtype.isnative
 
 
@@ -312,7 +324,7 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
         raise ValueError(
             f"{name} must have shape (n_samples, {n_out}){also}, got {array.shape} of {array.dtype}"
         )
-    if _is_mapped(value):
+    if is_mapped(value):
         return array
     array = _as_finite(name, array, dtype, _SOURCES)
     if loss != Loss.SQUARED_ERROR:

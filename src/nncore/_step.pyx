@@ -42,9 +42,9 @@ cdef extern from "team.h" nogil:
 # BLAS as a table of kernels.
 
 cdef void _blas_forward(
-    floating *A, const floating *A_prev, const floating *W, const floating *b,
-    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
-    Py_ssize_t n_prev, Py_ssize_t n,
+    floating *A, const floating *A_prev, Py_ssize_t A_stride, const floating *W,
+    const floating *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
+    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     A += row * n
     forward_product(A, A_prev + row * n_prev, W, n_rows, n_prev, n)
@@ -73,8 +73,8 @@ cdef void _blas_gradient(
 
 
 ctypedef void (*forward_t)(
-    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
-    Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*delta_t)(
     void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
     Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -323,6 +323,8 @@ cdef class Workspace:
         const Py_ssize_t *classes
         const void *all_weights
         const Py_ssize_t *order
+        bint direct
+        bint suspect
         Update update
         Coefficients rule
         Py_ssize_t step_count
@@ -583,20 +585,37 @@ cdef class Workspace:
         self._run_team()
         return self.total
 
-    def predict(self, cnp.ndarray out not None, Examples examples not None):
-        """Write the outputs of the examples into the rows of `out`."""
+    def predict(
+        self, cnp.ndarray out not None, Examples examples not None, *, bint suspect=False,
+    ):
+        """Write the outputs of the examples into the rows of `out`; return whether that was done.
+
+        If X is `suspect`, in which case it must be contiguous and of the network's dtype, its rows
+        are looked through in passing, and NaN or infinity ends the work.
+        """
         self._prepare(PREDICT, examples, examples.n)
         self.out = cnp.PyArray_DATA(out)
+        self.suspect = suspect
         self._run_team()
+        return not nncore_team_stopped(&self.team)
 
     cdef _prepare(self, Task task, Examples examples, Py_ssize_t batch):
-        cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
+        cdef:
+            Py_ssize_t n_spans = (batch + self.span - 1) // self.span
+            Py_ssize_t size = 8 if self.double_precision else 4
         self.task = task
         self.examples = examples  # keeps alive what is pointed to
         self.n_examples = examples.n
         self.X, self.targets = examples.X, examples.Y
         self.classes, self.all_weights = examples.classes, examples.sample_weight
         self.order = NULL
+        self.suspect = False
+        # Rows that are of use once only need not be laid out in panels, if they can be read.
+        self.direct = (
+            self.panel > 0 and (task == EVALUATE or task == PREDICT)
+            and self.X.type == (NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32)
+            and self.X.column_stride == size and self.X.row_stride > 0
+            and self.X.row_stride % size == 0 and <Py_ssize_t> self.X.data % size == 0)
         self.batch = batch
         self.total = 0
         self.failure = None
@@ -757,7 +776,8 @@ cdef void _span(
 ) noexcept nogil:
     """The first phase, (1) to (4), for the examples from `first` on, in rows `row` and on."""
     cdef:
-        Py_ssize_t l, capacity = w.capacity
+        Py_ssize_t l, A_stride = 0, capacity = w.capacity
+        const floating *A_prev
         Layer *layer
         Layer *last = &w.layers[w.depth - 1]
         floating *activations = <floating *> w.activations
@@ -768,15 +788,25 @@ cdef void _span(
         const floating *Y
         const floating *sample_weight
         nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
-    w.kernels.gather(
-        activations + w.layers[0].A_prev, w.X.data, w.X.type, w.X.row_stride, w.X.column_stride,
-        w.order, w.n_examples, first, w.panel or w.n_in, row, n_rows, capacity, w.n_in)
+    if w.suspect and not w.kernels.finite(w.X.data + first * w.X.row_stride, n_rows * w.n_in):
+        nncore_team_stop(&w.team)
+        return
+    if w.direct:
+        A_prev = <const floating *> (w.X.data + (first - row) * w.X.row_stride)
+        A_stride = w.X.row_stride // <Py_ssize_t> sizeof(floating)
+    else:
+        A_prev = activations + w.layers[0].A_prev
+        w.kernels.gather(
+            activations + w.layers[0].A_prev, w.X.data, w.X.type, w.X.row_stride,
+            w.X.column_stride, w.order, w.n_examples, first, w.panel or w.n_in, row, n_rows,
+            capacity, w.n_in)
     for l in range(w.depth):
         layer = &w.layers[l]
         w.kernels.forward(
-            activations + layer.A, activations + layer.A_prev, parameters + layer.W,
-            parameters + layer.b, _in_panels(w, layer.activation), row, n_rows, capacity,
-            layer.n_prev, layer.n)
+            activations + layer.A, A_prev, A_stride, parameters + layer.W, parameters + layer.b,
+            _in_panels(w, layer.activation), row, n_rows, capacity, layer.n_prev, layer.n)
+        A_prev = activations + layer.A
+        A_stride = 0
 
     # What compares outputs with targets takes a row as a whole, and so a plain array.
     if w.panel or w.task == PREDICT:

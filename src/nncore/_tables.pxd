@@ -27,9 +27,12 @@ cdef extern from "nncore.h" nogil:
             void *W_transposed, const void *W, Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end,
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*forward)(
+            void *A, const void *A_prev, Py_ssize_t A_stride, const void *W, const void *b,
+            Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+            Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+        void (*forward_plain)(
             void *A, const void *A_prev, const void *W, const void *b, Activation activation,
-            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n_prev,
-            Py_ssize_t n) noexcept nogil
+            Py_ssize_t n_rows, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*delta)(
             void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
             Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
@@ -65,6 +68,7 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t count) noexcept nogil
         void (*map)(
             void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
+        bint (*finite)(const void *x, Py_ssize_t count) noexcept nogil
         Py_ssize_t (*first_beyond)(const void *x, double limit, Py_ssize_t count) noexcept nogil
 
     const nncore_kernels *nncore_f32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -21,8 +22,12 @@ __all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
 _WORK_PER_THREAD = 1_000_000
 
 
+@functools.cache
 def _cgroup_limit() -> float:
-    """Return the processors that the container may use, infinity without a limit."""
+    """Return the processors that the container may use, infinity without a limit.
+
+    Read once: the file takes as long as a small prediction.
+    """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)

@@ -20,8 +20,12 @@ from ._checks import (
     as_matrix,
     as_sizes,
     as_vector,
+    check_finite,
+    is_mapped,
+    is_plain,
     one_of,
 )
+from ._forward import ForwardPass
 from ._kernels import KERNELS, forward
 from ._step import Examples, Workspace, aligned_zeros, span_of
 from ._threads import as_n_threads, blas_on_one_thread
@@ -70,7 +74,7 @@ _BLAS = KERNELS == "blas"
 
 # The examples that a thread takes through predict and evaluate at a time: enough for the weights
 # to be read from the cache seldom, few enough for the activations to stay in it.
-_SPAN = 256 if _BLAS else 64
+_SPAN = 256 if _BLAS else 32
 
 # The batch in which gradient takes its examples.
 _GRADIENT_BATCH = 256
@@ -179,6 +183,7 @@ class Network:
             biases.append(self._parameters[middle : middle + n])
             begin = middle + n
         self._weights, self._biases = tuple(weights), tuple(biases)
+        self._forward_pass = ForwardPass(self._sizes, self._activations, self._parameters)
         # Workspaces that no call uses at the moment.
         self._idle: list[Workspace] = []
 
@@ -312,12 +317,19 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        examples = Examples(as_matrix("X", X, self._sizes[0], self._dtype))
+        if n_threads is None and not _BLAS:
+            few_outputs = self._forward_pass.predict(X)
+            if few_outputs is not None:
+                return few_outputs
+        array = as_matrix("X", X, self._sizes[0], self._dtype, unread=True)
+        examples = Examples(array)
         outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
         team = self._team_size(n_threads, examples.n)
+        suspect = is_plain(array, self._dtype) and not is_mapped(X)
         with self._workspace(_SPAN * team, _SPAN, team) as workspace:
             workspace.load(transposes=False)
-            workspace.predict(outputs, examples)
+            if not workspace.predict(outputs, examples, suspect=suspect):
+                check_finite("X", array, self._dtype)
         return outputs
 
     def layer_outputs(self, X: npt.ArrayLike) -> list[Array]:

@@ -233,6 +233,20 @@ static void NAME(map)(void *out_, const void *x_, enum nncore_function function,
     }
 }
 
+/* 0 times a NaN or an infinity is NaN, and stays it in a sum. */
+static int NAME(finite)(const void *x_, ptrdiff_t count) {
+    const real *x = x_;
+    const V zero = {0};
+    V sums[4] = {{0}};
+    ptrdiff_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+        for (ptrdiff_t j = 0; j < 4; j++)
+            sums[j] = NAME(fma)(NAME(load)(x + i + j * LANES), zero, sums[j]);
+    FOR_EACH_VECTOR (j, left, count - i)
+        sums[0] = NAME(fma)(LOAD(x + i + j, left), zero, sums[0]);
+    return NAME(sum)((sums[0] + sums[1]) + (sums[2] + sums[3])) == 0;
+}
+
 static ptrdiff_t NAME(first_beyond)(const void *x_, double limit, ptrdiff_t count) {
     const real *x = x_;
     const V most = NAME(all)((real)limit);

@@ -58,8 +58,9 @@ typedef struct {
     void (*transpose)(void *W_transposed, const void *W, ptrdiff_t p, ptrdiff_t k_begin,
                       ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (1): A <- sigma(W A_prev + b). */
-    void (*forward)(void *A, const void *A_prev, const void *W, const void *b,
+    /* (1): A <- sigma(W A_prev + b). If A_stride is not 0, A_prev is a plain array whose rows are
+     * as many elements apart. */
+    void (*forward)(void *A, const void *A_prev, ptrdiff_t A_stride, const void *W, const void *b,
                     enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
                     ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
 
@@ -77,6 +78,11 @@ typedef struct {
                      ptrdiff_t n);
 
     /* What follows works on plain arrays, and on a panel, which is one of its own width. */
+
+    /* (1) for a few rows, with W as the network has it; every sum as in the tiles. */
+    void (*forward_plain)(void *A, const void *A_prev, const void *W, const void *b,
+                          enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
+                          ptrdiff_t n);
 
     /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL. */
     void (*bias_activation)(void *A, const void *b, enum nncore_activation activation,
@@ -111,6 +117,9 @@ typedef struct {
 
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
+
+    /* Whether no element is NaN or infinite. */
+    int (*finite)(const void *x, ptrdiff_t count);
 
     /* The index of the first element that is not within -limit and limit, or count. */
     ptrdiff_t (*first_beyond)(const void *x, double limit, ptrdiff_t count);

@@ -18,6 +18,7 @@ static const nncore_kernels NAME(kernels) = {
     .scatter = NAME(scatter),
     .transpose = NAME(transpose),
     .forward = NAME(forward),
+    .forward_plain = NAME(forward_plain),
     .delta = NAME(delta),
     .gradient = NAME(gradient),
     .bias_activation = NAME(bias_activation),
@@ -29,6 +30,7 @@ static const nncore_kernels NAME(kernels) = {
     .momentum = NAME(momentum),
     .adam = NAME(adam),
     .map = NAME(map),
+    .finite = NAME(finite),
     .first_beyond = NAME(first_beyond),
 };
 
@@ -58,6 +60,8 @@ static const nncore_kernels NAME(kernels) = {
 #undef HALF
 #undef FULL_ROWS
 #undef HALF_ROWS
+#undef PLAIN_ROWS
+#undef PLAIN_VECTORS
 #undef FOR_EACH_FULL_ROWS
 #undef FOR_EACH_HALF_ROWS
 #undef UNROLL

@@ -74,10 +74,12 @@ INLINE void NAME(multiply_add)(V *acc, const real *B, const real *a, ptrdiff_t c
 }
 
 /* A tile of (1) or (4): C[row] = start + sum over k of A[row][k] B[k], where `start` is `bias`, or
- * 0, or, in all blocks of k but the first, what C holds. Meanwhile two cache lines per panel of A,
- * `soon` and on, are asked for. */
-INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bias, int first,
-                           ptrdiff_t row, ptrdiff_t capacity, ptrdiff_t k_begin, ptrdiff_t k_end,
+ * 0, or, in all blocks of k but the first, what C holds. A lies in panels, or, where A_stride is
+ * not 0, in rows that far apart. Meanwhile what is next of A is asked for, the next panel or the
+ * n_rows after these, and two cache lines per panel, `soon` and on. */
+INLINE void NAME(row_tile)(real *C, const real *A, ptrdiff_t A_stride, const real *B,
+                           const real *bias, int first, ptrdiff_t row, ptrdiff_t n_rows,
+                           ptrdiff_t capacity, ptrdiff_t k_begin, ptrdiff_t k_end,
                            ptrdiff_t n_inner, const char *soon, const ptrdiff_t rows,
                            const ptrdiff_t vectors) {
     V acc[2 * FULL_ROWS];
@@ -87,26 +89,30 @@ INLINE void NAME(row_tile)(real *C, const real *A, const real *B, const real *bi
                                       : (V){0};
     for (ptrdiff_t k = k_begin; k < k_end; k += PANEL) {
         const ptrdiff_t count = k_end - k < PANEL ? k_end - k : PANEL;
-        const real *panel = A + k * capacity;
+        const ptrdiff_t width = n_inner - k > HALF ? PANEL : HALF;
+        const real *a = A_stride ? A + k + row * A_stride : A + k * capacity + row * width;
+        const real *next = a + (A_stride ? n_rows * A_stride : PANEL * capacity);
         const real *b = B + k * vectors * LANES;
         __builtin_prefetch(soon);
         __builtin_prefetch(soon + LINE);
         soon += PANEL * vectors * VECTOR_BYTES;
         UNROLL for (ptrdiff_t r = 0; r < rows; r++)
-            __builtin_prefetch(panel + PANEL * capacity + (row + r) * PANEL);
-        if (n_inner - k > HALF)
-            NAME(multiply_add)(acc, b, panel + row * PANEL, count, rows, vectors, PANEL, 1);
+            __builtin_prefetch(next + r * (A_stride ? A_stride : PANEL));
+        if (A_stride)
+            NAME(multiply_add)(acc, b, a, count, rows, vectors, A_stride, 1);
+        else if (width == PANEL)
+            NAME(multiply_add)(acc, b, a, count, rows, vectors, PANEL, 1);
         else
-            NAME(multiply_add)(acc, b, panel + row * HALF, count, rows, vectors, HALF, 1);
+            NAME(multiply_add)(acc, b, a, count, rows, vectors, HALF, 1);
     }
     UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) NAME(store)(C + r * LANES, acc[r]);
 }
 
 /* C <- bias + A B for rows `row` to `row + n_rows` of panel p. While a block of B is worked on, its
  * tiles ask for the next, each for a part. */
-static void NAME(product)(real *C, const real *A, const real *B, const real *bias, ptrdiff_t row,
-                          ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_inner, ptrdiff_t p,
-                          ptrdiff_t n) {
+static void NAME(product)(real *C, const real *A, ptrdiff_t A_stride, const real *B,
+                          const real *bias, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                          ptrdiff_t n_inner, ptrdiff_t p, ptrdiff_t n) {
     const ptrdiff_t width = NAME(panel_width)(p, n);
     C += p * PANEL * capacity;
     B += p * PANEL * n_inner;
@@ -117,9 +123,10 @@ static void NAME(product)(real *C, const real *A, const real *B, const real *bia
         const char *soon = (const char *)(B + k_end * width);
         for (ptrdiff_t r = row, rows; r < row + n_rows; r += rows, soon += 2 * LINE) {
             real *c = C + r * width;
-#define X(R, VECTORS)                                                                            \
-    case R:                                                                                      \
-        NAME(row_tile)(c, A, B, bias, k == 0, r, capacity, k, k_end, n_inner, soon, R, VECTORS); \
+#define X(R, VECTORS)                                                                           \
+    case R:                                                                                     \
+        NAME(row_tile)(c, A, A_stride, B, bias, k == 0, r, n_rows, capacity, k, k_end, n_inner, \
+                       soon, R, VECTORS);                                                       \
         break;
             if (width == PANEL) {
                 rows = NAME(next_rows)(row + n_rows - r, FULL_ROWS);
@@ -133,16 +140,84 @@ static void NAME(product)(real *C, const real *A, const real *B, const real *bia
     }
 }
 
-static void NAME(forward)(void *A_, const void *A_prev, const void *W, const void *b_,
-                          enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
-                          ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+static void NAME(forward)(void *A_, const void *A_prev, ptrdiff_t A_stride, const void *W,
+                          const void *b_, enum nncore_activation activation, ptrdiff_t row,
+                          ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
     real *A = A_;
     for (ptrdiff_t p = 0; p * PANEL < n; p++) {
         const ptrdiff_t width = NAME(panel_width)(p, n);
-        NAME(product)(A, A_prev, W, b_, row, n_rows, capacity, n_prev, p, n);
+        NAME(product)(A, A_prev, A_stride, W, b_, row, n_rows, capacity, n_prev, p, n);
         NAME(bias_activation)(A + p * PANEL * capacity + row * width, NULL, activation, n_rows,
                               width);
     }
+}
+
+/* (1) for a few rows, without panels: up to PLAIN_VECTORS columns of W at once, as it lies. */
+#define PLAIN_ROWS 2
+#define PLAIN_VECTORS 4
+
+/* The vectors begin at the columns given, which may overlap at the end of a row: the same sums are
+ * then stored twice. With fewer columns than lanes there is one vector with `count` of them. */
+INLINE void NAME(plain_tile)(real *C, const real *A, const real *W, const real *b,
+                             const ptrdiff_t *columns, ptrdiff_t count, ptrdiff_t n_prev,
+                             ptrdiff_t n, const ptrdiff_t rows, const ptrdiff_t vectors,
+                             const int whole) {
+    V acc[PLAIN_ROWS * PLAIN_VECTORS], w[PLAIN_VECTORS];
+    UNROLL for (ptrdiff_t v = 0; v < vectors; v++) {
+        w[v] = whole ? NAME(load)(b + columns[v]) : NAME(load_some)(b, count);
+        UNROLL for (ptrdiff_t r = 0; r < rows; r++) acc[r * vectors + v] = w[v];
+    }
+    for (ptrdiff_t k = 0; k < n_prev; k++, W += n) {
+        UNROLL for (ptrdiff_t v = 0; v < vectors; v++) w[v] =
+            whole ? NAME(load)(W + columns[v]) : NAME(load_some)(W, count);
+        UNROLL for (ptrdiff_t r = 0; r < rows; r++) {
+            const V x = NAME(all)(A[r * n_prev + k]);
+            UNROLL for (ptrdiff_t v = 0; v < vectors; v++) acc[r * vectors + v] =
+                NAME(fma)(x, w[v], acc[r * vectors + v]);
+        }
+    }
+    UNROLL for (ptrdiff_t r = 0; r < rows; r++)
+        UNROLL for (ptrdiff_t v = 0; v < vectors; v++) if (whole)
+            NAME(store)(C + r * n + columns[v], acc[r * vectors + v]);
+    else NAME(store_some)(C + r * n, acc[r * vectors + v], count);
+}
+
+static void NAME(forward_plain)(void *A_, const void *A_prev_, const void *W, const void *b,
+                                enum nncore_activation activation, ptrdiff_t n_rows,
+                                ptrdiff_t n_prev, ptrdiff_t n) {
+    real *A = A_;
+    const real *A_prev = A_prev_;
+    for (ptrdiff_t row = 0; row < n_rows; row += PLAIN_ROWS)
+        for (ptrdiff_t column = 0; column < n; column += PLAIN_VECTORS * LANES) {
+            real *C = A + row * n;
+            const real *a = A_prev + row * n_prev;
+            const ptrdiff_t rows = n_rows - row < PLAIN_ROWS ? n_rows - row : PLAIN_ROWS;
+            ptrdiff_t columns[PLAIN_VECTORS], vectors = 0;
+            for (; vectors < PLAIN_VECTORS && column + vectors * LANES < n; vectors++) {
+                const ptrdiff_t begin = column + vectors * LANES;
+                columns[vectors] = begin + LANES <= n ? begin : n - LANES;
+            }
+            switch (n < LANES ? 0 : vectors) {
+#define X(VECTORS, WHOLE)                                                                \
+    if (rows == 1)                                                                       \
+        NAME(plain_tile)(C, a, W, b, columns, n, n_prev, n, 1, VECTORS, WHOLE);          \
+    else                                                                                 \
+        NAME(plain_tile)(C, a, W, b, columns, n, n_prev, n, PLAIN_ROWS, VECTORS, WHOLE); \
+    break;
+            case 0:
+                X(1, 0)
+            case 1:
+                X(1, 1)
+            case 2:
+                X(2, 1)
+            case 3:
+                X(3, 1)
+            case 4:
+                X(4, 1)
+#undef X
+            }
+        }
+    NAME(bias_activation)(A, NULL, activation, n_rows, n);
 }
 
 static void NAME(delta)(void *delta_prev_, const void *delta, const void *W_transposed,
@@ -153,7 +228,8 @@ static void NAME(delta)(void *delta_prev_, const void *delta, const void *W_tran
     for (ptrdiff_t p = 0; p * PANEL < n_prev; p++) {
         const ptrdiff_t width = NAME(panel_width)(p, n_prev);
         const ptrdiff_t at = p * PANEL * capacity + row * width;
-        NAME(product)(delta_prev, delta, W_transposed, NULL, row, n_rows, capacity, n, p, n_prev);
+        NAME(product)(delta_prev, delta, 0, W_transposed, NULL, row, n_rows, capacity, n, p,
+                      n_prev);
         NAME(times_derivative)(delta_prev + at, A_prev + at, activation, n_rows * width);
     }
 }

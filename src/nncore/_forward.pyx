@@ -1,0 +1,112 @@
+"""The forward pass (1) of a few examples over plain arrays, for calls that take microseconds.
+
+Nothing is packed, no memory is kept and no thread is started. Every sum is formed in the order in
+which the tiles form it, so that a row's outputs do not depend on the rows beside it.
+"""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_Malloc, PyMem_Free
+
+from nncore._kernels cimport Activation, tables
+from nncore._tables cimport nncore_kernels
+
+import numpy as np
+
+cnp.import_array()
+
+# With more rows it pays to lay the weights out in panels.
+cdef enum:
+    MOST_ROWS = 16
+
+
+cdef struct Layer:
+    Py_ssize_t n_prev
+    Py_ssize_t n
+    Activation activation
+    # In bytes.
+    Py_ssize_t W
+    Py_ssize_t b
+
+
+cdef class ForwardPass:
+    """A network's layers, ready to be gone through.
+
+    Parameters
+    ----------
+    sizes : sequence of n_0, ..., n_L
+    activations : sequence of L Activations
+    parameters : the network's flat vector, read anew in every call
+    """
+
+    cdef:
+        const nncore_kernels *kernels
+        Py_ssize_t depth, n_in, n_out, widest, size
+        int type_number
+        cnp.ndarray parameters
+        object layer_array
+        Layer *layers
+
+    def __init__(self, sizes, activations, cnp.ndarray parameters not None):
+        cdef Py_ssize_t l, n_prev, n, end = 0
+        self.kernels = tables(parameters.dtype == np.float64)
+        self.depth = len(activations)
+        self.n_in, self.n_out = sizes[0], sizes[self.depth]
+        self.widest = max(sizes)
+        self.size = parameters.itemsize
+        self.type_number = parameters.dtype.num
+        self.parameters = parameters
+        self.layer_array = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
+        self.layers = <Layer *> cnp.PyArray_DATA(self.layer_array)
+        for l in range(self.depth):
+            n_prev, n = sizes[l], sizes[l + 1]
+            self.layers[l] = Layer(
+                n_prev, n, activations[l], end * self.size, (end + n_prev * n) * self.size)
+            end += (n_prev + 1) * n
+
+    def predict(self, X):
+        """Return the outputs for X, or None if it is not what this takes.
+
+        That is a plain array of at most 16 rows in C order and the network's dtype, of the right
+        shape and finite.
+        """
+        cdef:
+            cnp.ndarray array, outputs
+            cnp.npy_intp shape[2]
+            const char *A_prev
+            const char *parameters = cnp.PyArray_BYTES(self.parameters)
+            char *memory
+            char *A
+            Layer *layer
+            Py_ssize_t l, n_rows
+        if not cnp.PyArray_CheckExact(X):
+            return None
+        array = X
+        if (
+            cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_TYPE(array) != self.type_number
+            or not cnp.PyArray_ISCARRAY_RO(array)
+        ):
+            return None
+        n_rows = cnp.PyArray_DIM(array, 0)
+        if cnp.PyArray_DIM(array, 1) != self.n_in or n_rows > MOST_ROWS:
+            return None
+        A_prev = cnp.PyArray_BYTES(array)
+        if not self.kernels.finite(A_prev, n_rows * self.n_in):
+            return None
+
+        shape[0], shape[1] = n_rows, self.n_out
+        outputs = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        # Layers are read from one half and written to the other.
+        memory = <char *> PyMem_Malloc(2 * n_rows * self.widest * self.size)
+        if memory == NULL:
+            raise MemoryError()
+        for l in range(self.depth):
+            layer = &self.layers[l]
+            A = (
+                cnp.PyArray_BYTES(outputs) if l == self.depth - 1
+                else memory + l % 2 * n_rows * self.widest * self.size)
+            self.kernels.forward_plain(
+                A, A_prev, parameters + layer.W, parameters + layer.b, layer.activation, n_rows,
+                layer.n_prev, layer.n)
+            A_prev = A
+        PyMem_Free(memory)
+        return outputs
