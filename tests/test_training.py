@@ -317,7 +317,8 @@ def test_batch_without_weight_makes_no_step(create: Callable[[], Optimizer], dty
     assert one.step_count == 12
     assert net.equals(other)
     assert snapshot(one) == snapshot(two)
-    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-14)
+    # Weighted rows are added up one by one, others in one sweep.
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=8 * np.finfo(dtype).eps)
 
 
 def test_weights_all_alike_change_nothing_but_rounding(dtype: DType) -> None:

@@ -116,9 +116,12 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
                          enum nncore_loss loss, ptrdiff_t n_rows, ptrdiff_t n) {
     const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
     double total = 0;
-    for (ptrdiff_t i = 0; i < n_rows; i++, A += n, Y += n) {
+    ptrdiff_t left = n_rows * n;
+    if (!sample_weight) /* rows need not be told apart: sums of 16 terms per lane lose little */
+        n = 16 * LANES;
+    for (; left > 0; left -= n, A += n, Y += n) {
         V row = {0};
-        FOR_EACH_VECTOR (j, count, n) {
+        FOR_EACH_VECTOR (j, count, left < n ? left : n) {
             const V a = LOAD(A + j, count), y = LOAD(Y + j, count);
             switch (loss) {
             case NNCORE_SQUARED_ERROR:
@@ -136,7 +139,7 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
                 break;
             }
         }
-        total += (double)NAME(sum)(row) * (sample_weight ? (double)sample_weight[i] : 1.0);
+        total += (double)NAME(sum)(row) * (sample_weight ? (double)*sample_weight++ : 1.0);
     }
     return total;
 }
@@ -146,6 +149,10 @@ static void NAME(output_delta)(void *delta_, const void *A, const void *Y_,
                                enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n) {
     real *delta = delta_;
     const real *a = A, *y = Y_, *sample_weight = sample_weight_;
+    if (!sample_weight) { /* one long row */
+        n *= n_rows;
+        n_rows = n > 0;
+    }
     for (ptrdiff_t i = 0; i < n_rows; i++) {
         const V weight = NAME(all)(sample_weight ? sample_weight[i] : 1);
         FOR_EACH_VECTOR (j, count, n) {
