@@ -398,10 +398,20 @@ def test_large_work_is_done_by_as_many_threads_as_are_available(
     call: Callable[..., Any], machine: pytest.MonkeyPatch, started: list[threading.Thread]
 ) -> None:
     machine.setenv("OMP_NUM_THREADS", "3")
-    net, X, Y = problem([100, 1000, 1], n=256)
-    options = {"batch_size": 256} if call is CALLS["fit"] else {}
+    net, X, Y = problem([100, 1000, 1], n=400)
+    options = {"batch_size": 400} if call is CALLS["fit"] else {}
     call(net, X, Y, **options)
     assert len(started) == 2
+
+
+def test_a_call_that_is_soon_over_starts_no_threads_for_its_steps(
+    machine: pytest.MonkeyPatch, started: list[threading.Thread]
+) -> None:
+    net, X, Y = problem([100, 100, 1], n=64)
+    net.fit(X, Y, epochs=2, batch_size=64)
+    assert started == []
+    net.fit(np.tile(X, (20, 1)), np.tile(Y, (20, 1)), batch_size=64)
+    assert len(started) > 0
 
 
 @pytest.mark.parametrize(

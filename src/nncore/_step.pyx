@@ -98,10 +98,14 @@ cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
     """Return how many examples a span has: as many spans as share the work out well.
 
     A tile of W is read from the L2 cache or beyond once per span, which 32 examples are enough to
-    make up for; BLAS packs W anew for every span and wants more.
+    make up for; a small batch is halved, so that two threads have something to do. BLAS packs W
+    anew for every span and wants more.
     """
-    cdef Py_ssize_t most = (
-        max(64, (batch_size + 7) // 8) if blas else 32 if batch_size <= 256 else 64)
+    cdef Py_ssize_t most
+    if blas:
+        most = max(64, (batch_size + 7) // 8)
+    else:
+        most = min(32, max((batch_size + 1) // 2, 4)) if batch_size <= 256 else 64
     cdef Py_ssize_t spans = (batch_size + most - 1) // most
     return (batch_size + spans - 1) // spans if spans else 1
 

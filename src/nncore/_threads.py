@@ -17,9 +17,10 @@ from ._checks import as_integer
 
 __all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
 
-# Below this many multiplications per step, and per thread, a second thread loses more at the
-# barriers than it gains; measured in benchmarks/README.md.
-_WORK_PER_THREAD = 1_000_000
+# Below so many multiplications per thread another one loses more than it gains, at the barriers of
+# a step or by being started for a call; measured in benchmarks/README.md.
+_WORK_PER_STEP = 350_000
+_WORK_PER_CALL = 10_000_000
 
 
 @functools.cache
@@ -55,11 +56,11 @@ def available_threads() -> int:
     return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else count
 
 
-def as_n_threads(n_threads: int | None, work: int) -> int:
-    """Return the threads to use for `work` multiplications between two barriers."""
+def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
+    """Return the threads to use where a step, and a call, takes so many multiplications."""
     if n_threads is not None:
         return as_integer("n_threads", n_threads)
-    wanted = work // _WORK_PER_THREAD
+    wanted = min(step // _WORK_PER_STEP, call // _WORK_PER_CALL)
     return 1 if wanted < 2 else min(wanted, available_threads())
 
 

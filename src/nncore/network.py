@@ -287,8 +287,10 @@ class Network:
             yield workspace
         self._idle[:] = [workspace]
 
-    def _team_size(self, n_threads: int | None, n_examples: int) -> int:
-        return as_n_threads(n_threads, n_examples * self._parameters.size)
+    def _team_size(self, n_threads: int | None, n_examples: int, batch_size: int = 0) -> int:
+        """Return the threads for a call on so many examples, in steps of batches or in one go."""
+        one = self._parameters.size * (3 if batch_size else 1)
+        return as_n_threads(n_threads, (batch_size or n_examples) * one, n_examples * one)
 
     def _examples(
         self,
@@ -429,7 +431,7 @@ class Network:
         examples, weight = self._examples(X, Y, sample_weight)
         out = np.empty_like(self._parameters)
         batch_size = min(examples.n, _GRADIENT_BATCH)
-        team = self._team_size(n_threads, batch_size)
+        team = self._team_size(n_threads, examples.n, batch_size)
         with self._workspace(batch_size, span_of(batch_size, _BLAS), team) as workspace:
             workspace.load()
             workspace.add_gradient(out, examples, 1 / weight)

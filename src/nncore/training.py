@@ -136,7 +136,7 @@ def train_on_batch(
     n_threads: int | None,
 ) -> float:
     """Make one step with all the examples; see `Network.train_on_batch`."""
-    with _workspace(network, examples.n, n_threads) as workspace:
+    with _workspace(network, examples.n, examples.n, n_threads) as workspace:
         total = _train(network, workspace, examples, None, examples.n, optimizer)
     if not math.isfinite(total):
         raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged")
@@ -144,9 +144,9 @@ def train_on_batch(
 
 
 def _workspace(
-    network: Network, batch_size: int, n_threads: int | None
+    network: Network, n_examples: int, batch_size: int, n_threads: int | None
 ) -> AbstractContextManager[Workspace]:
-    team = network._team_size(n_threads, 3 * batch_size)
+    team = network._team_size(n_threads, n_examples, batch_size)
     return network._workspace(batch_size, span_of(batch_size, KERNELS == "blas"), team)
 
 
@@ -204,7 +204,7 @@ def fit(
 
     batch_size = min(batch_size, examples.n)
     history = History()
-    with _workspace(network, batch_size, n_threads) as workspace:
+    with _workspace(network, examples.n, batch_size, n_threads) as workspace:
         optimizer._update(network)  # begins the state, so that the checkpoint has it
         checkpoint = _Checkpoint(network, optimizer)
         for epoch in range(1, epochs + 1):
