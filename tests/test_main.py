@@ -19,6 +19,7 @@ import threadpoolctl
 
 import nncore
 from nncore import __main__ as program
+from nncore import _kernels
 from nncore.__main__ import main
 
 needs_mnist = pytest.mark.skipif(
@@ -389,6 +390,7 @@ def test_info_names_versions_blas_threads_and_cpu(
     assert facts["Python"].startswith(sys.version.split()[0])
     assert {"BLAS", "CPU", "CPU features"} <= facts.keys()
     assert facts["CPU threads"].startswith(str(os.cpu_count()))
+    assert facts["kernels"].startswith(_kernels.KERNELS)
     assert "OPENBLAS_NUM_THREADS=1" in facts["environment"]
 
 

@@ -20,6 +20,8 @@ import scipy
 import threadpoolctl
 
 from nncore import SGD, DivergenceError, EpochEnd, Network
+from nncore._kernels import KERNELS, available
+from nncore._threads import available_threads
 from nncore.datasets import load_digits, load_mnist
 
 __all__ = ["main"]
@@ -295,6 +297,7 @@ _KERNELS = {
     "AVX-512": "skylakex cooperlake sapphirerapids",
 }
 _VARIABLES = (
+    "NNCORE_KERNELS",
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
     "OPENBLAS_NUM_THREADS",
@@ -306,7 +309,6 @@ _VARIABLES = (
 def _info(_: argparse.Namespace) -> None:
     cpu, features = _cpu()
     blas = _scipy_blas()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     facts = {
         "nncore": version("nncore"),
@@ -317,8 +319,9 @@ def _info(_: argparse.Namespace) -> None:
         "BLAS": "unknown to threadpoolctl",
         "CPU": cpu,
         "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
-        "CPU threads": f"{os.cpu_count()}, {usable} of them usable by this process",
-        "environment": " ".join(settings) or "no variable that steers BLAS",
+        "CPU threads": f"{os.cpu_count()}, {available_threads()} of them usable by this process",
+        "kernels": f"{KERNELS}, out of {', '.join(available())}",
+        "environment": " ".join(settings) or "no variable that steers kernels or threads",
     }
     if blas is not None:
         facts["BLAS"] = (
