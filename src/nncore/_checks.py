@@ -45,8 +45,12 @@ ACTIVATIONS = {member.name.lower(): member for member in Activation}
 LOSSES = {member.name.lower(): member for member in Loss}
 
 # The output activations that a loss's delta (3) is right for.
+_ELEMENTWISE = set(Activation) - {Activation.SOFTMAX}
 _OUTPUTS = {
-    Loss.SQUARED_ERROR: set(Activation) - {Activation.SOFTMAX},
+    Loss.SQUARED_ERROR: _ELEMENTWISE,
+    Loss.ABSOLUTE_ERROR: _ELEMENTWISE,
+    Loss.HUBER: _ELEMENTWISE,
+    Loss.POISSON: {Activation.EXPONENTIAL},
     Loss.BINARY_CROSS_ENTROPY: {Activation.SIGMOID},
     Loss.CROSS_ENTROPY: {Activation.SOFTMAX},
 }
@@ -315,8 +319,14 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
     if _is_mapped(value):
         return array
     array = _as_finite(name, array, dtype, _SOURCES)
-    if loss != Loss.SQUARED_ERROR:
+    if loss in (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY):
         _check_probabilities(name, array, loss)
+    if loss == Loss.POISSON and (array < 0).any():
+        row = int(np.argmax((array < 0).any(axis=1)))
+        raise ValueError(
+            f"{name} must not be negative with loss 'poisson', got {array[row].tolist()} in row "
+            f"{row}"
+        )
     return array
 
 

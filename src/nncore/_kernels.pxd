@@ -15,12 +15,16 @@ cdef extern from "nncore.h" nogil:
         LEAKY_RELU "NNCORE_LEAKY_RELU"
         ELU "NNCORE_ELU"
         SOFTPLUS "NNCORE_SOFTPLUS"
+        EXPONENTIAL "NNCORE_EXPONENTIAL"
         SOFTMAX "NNCORE_SOFTMAX"
 
     cpdef enum Loss "nncore_loss":
         SQUARED_ERROR "NNCORE_SQUARED_ERROR"
         BINARY_CROSS_ENTROPY "NNCORE_BINARY_CROSS_ENTROPY"
         CROSS_ENTROPY "NNCORE_CROSS_ENTROPY"
+        POISSON "NNCORE_POISSON"
+        ABSOLUTE_ERROR "NNCORE_ABSOLUTE_ERROR"
+        HUBER "NNCORE_HUBER"
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,

@@ -17,12 +17,16 @@ class Activation(IntEnum):
     LEAKY_RELU = 4
     ELU = 5
     SOFTPLUS = 6
-    SOFTMAX = 7
+    EXPONENTIAL = 7
+    SOFTMAX = 8
 
 class Loss(IntEnum):
     SQUARED_ERROR = 0
     BINARY_CROSS_ENTROPY = 1
     CROSS_ENTROPY = 2
+    POISSON = 3
+    ABSOLUTE_ERROR = 4
+    HUBER = 5
 
 KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]
 

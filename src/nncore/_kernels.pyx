@@ -68,10 +68,12 @@ cdef int refuse(str needs, got) except -1:
 
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
     """Whether (3) is right for the pair."""
-    if loss == SQUARED_ERROR:
+    if loss == SQUARED_ERROR or loss == ABSOLUTE_ERROR or loss == HUBER:
         return 0 <= activation < <Py_ssize_t> SOFTMAX
     if loss == BINARY_CROSS_ENTROPY:
         return activation == SIGMOID
+    if loss == POISSON:
+        return activation == EXPONENTIAL
     return loss == CROSS_ENTROPY and activation == SOFTMAX
 
 
@@ -146,7 +148,7 @@ cpdef double loss(
         Py_ssize_t n = A.shape[1]
     if (Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not 0 <= loss <= <Py_ssize_t> CROSS_ENTROPY):
+            or not 0 <= loss <= <Py_ssize_t> HUBER):
         with gil:
             refuse("A (N, n), Y (N, n), sample_weight (N,) or None, a Loss", (
                 (N, n), (Y.shape[0], Y.shape[1]),
@@ -159,7 +161,7 @@ cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
 ) except -1 nogil:
-    """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]

@@ -87,10 +87,12 @@ class Network:
         n_0, n_1, ..., n_L: the number of inputs, then the units of each layer.
     activation : str or sequence of L str, default "sigmoid"
         σ of all layers or of each: "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu"
-        (α = 1), "softplus", "identity", and "softmax" for the output layer.
+        (α = 1), "softplus", "exponential", "identity", and "softmax" for the output layer.
     loss : str, default "squared_error"
         Summed over the outputs, averaged over the examples: "squared_error",
-        ½ Σ (y - a)² (2), with any output but softmax; "binary_cross_entropy",
+        ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
+        and r - ½ beyond, with any output but softmax; "poisson", half the deviance,
+        Σ y ln(y/a) - y + a, with exponential outputs; "binary_cross_entropy",
         -Σ [y ln a + (1 - y) ln(1 - a)], with sigmoid outputs; "cross_entropy", -Σ y ln a, with
         softmax outputs. Probabilities are clipped to [eps, 1 - eps], the dtype's eps, before the
         logarithm.

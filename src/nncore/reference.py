@@ -66,6 +66,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     ),
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
     Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
+    Activation.EXPONENTIAL: (np.exp, lambda a: a),
     # Its delta is A - Y (3); it has no derivative of its own.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }
@@ -77,6 +78,17 @@ def _log_clipped(p: Array) -> Array:
     return np.log(clipped)
 
 
+def _poisson(A: Array, Y: Array) -> Array:
+    a = np.maximum(A, np.finfo(A.dtype).tiny)
+    log_ratio = np.log(np.where(Y > 0, Y, 1)) - np.log(a)
+    deviance: Array = Y * log_ratio * (Y > 0) - Y + A
+    return deviance
+
+
+def _huber(r: Array) -> Array:
+    return np.where(r <= 1, 0.5 * r * r, r - 0.5)
+
+
 # The loss of each example: (2) and its siblings.
 LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
     Loss.SQUARED_ERROR: lambda A, Y: 0.5 * ((Y - A) ** 2).sum(axis=1),
@@ -84,6 +96,15 @@ LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
         -(Y * _log_clipped(A) + (1 - Y) * _log_clipped(1 - A)).sum(axis=1)
     ),
     Loss.CROSS_ENTROPY: lambda A, Y: -(Y * _log_clipped(A)).sum(axis=1),
+    Loss.POISSON: lambda A, Y: _poisson(A, Y).sum(axis=1),
+    Loss.ABSOLUTE_ERROR: lambda A, Y: np.abs(A - Y).sum(axis=1),
+    Loss.HUBER: lambda A, Y: _huber(np.abs(A - Y)).sum(axis=1),
+}
+
+# What takes the place of A - Y in (3), where that is not the loss's derivative by a.
+_RESIDUALS: dict[Loss, Function] = {
+    Loss.ABSOLUTE_ERROR: np.sign,
+    Loss.HUBER: lambda r: r.clip(-1, 1),
 }
 
 
@@ -107,9 +128,9 @@ def output_delta(
     loss: Loss,
     activation: Activation,
 ) -> None:
-    """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
-    delta[...] = A - Y
-    if loss == Loss.SQUARED_ERROR:
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
+    delta[...] = _RESIDUALS[loss](A - Y) if loss in _RESIDUALS else A - Y
+    if loss in (Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER):
         _, derivative = ACTIVATIONS[activation]
         delta *= derivative(A)
     if sample_weight is not None:

@@ -22,7 +22,8 @@
     X(RELU, relu)                         \
     X(LEAKY_RELU, leaky_relu)             \
     X(ELU, elu)                           \
-    X(SOFTPLUS, softplus)
+    X(SOFTPLUS, softplus)                 \
+    X(EXPONENTIAL, exp)
 
 enum nncore_activation {
 #define X(NAME, function) NNCORE_##NAME,
@@ -31,7 +32,14 @@ enum nncore_activation {
         NNCORE_SOFTMAX
 };
 
-enum nncore_loss { NNCORE_SQUARED_ERROR, NNCORE_BINARY_CROSS_ENTROPY, NNCORE_CROSS_ENTROPY };
+enum nncore_loss {
+    NNCORE_SQUARED_ERROR,
+    NNCORE_BINARY_CROSS_ENTROPY,
+    NNCORE_CROSS_ENTROPY,
+    NNCORE_POISSON,
+    NNCORE_ABSOLUTE_ERROR,
+    NNCORE_HUBER
+};
 
 enum nncore_function { NNCORE_EXP, NNCORE_LOG };
 

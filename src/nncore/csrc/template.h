@@ -46,6 +46,7 @@ static const nncore_kernels NAME(kernels) = {
 #undef bits
 #undef R
 #undef EPSILON
+#undef SMALLEST
 #undef V
 #undef VB
 #undef LANES
