@@ -439,6 +439,14 @@ COUNTS = [0, 1, 7, 13, 33, 1000]
 
 
 @pytest.mark.parametrize("count", COUNTS)
+def test_square_sum_is_that_of_the_elements_squares(
+    twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator, count: int
+) -> None:
+    x = normal(rng, dtype, count)
+    close(twin.square_sum(x), math.fsum(float(value) ** 2 for value in x))
+
+
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_sgd_steps_against_the_gradient(
     twin: ModuleType,
@@ -718,6 +726,7 @@ CALLS = [
     Call("momentum", "n n n", (0.1, 0.9, False, 0.01), n_outputs=2, overwrites=False),
     Call("momentum", "n n n", (0.1, 0.9, True, 0.01), n_outputs=2, overwrites=False),
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
+    Call("square_sum", "n", n_outputs=0),
     Call("exp", "n n"),
     Call("log", "n n", low=0.01),
     Call("first_beyond", "n", (3.0,), n_outputs=0),
@@ -855,7 +864,7 @@ def every_array(calls: list[Call]) -> list[Any]:
 
 # One call per kernel: checks do not depend on the other arguments.
 FIRST_CALLS = list({call.kernel: call for call in reversed(CALLS)}.values())
-SEVERAL_ARRAYS = [call for call in FIRST_CALLS if call.kernel != "first_beyond"]
+SEVERAL_ARRAYS = [call for call in FIRST_CALLS if " " in call.shapes]
 
 
 @pytest.mark.parametrize(("call", "position"), every_array(SEVERAL_ARRAYS))

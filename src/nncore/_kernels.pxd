@@ -63,6 +63,8 @@ cpdef int adam(
     double step_size, double beta_1, double beta_2, double epsilon,
     double weight_decay) except -1 nogil
 
+cpdef double square_sum(const floating[::1] x) except? -1 nogil
+
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil
 
 cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil

@@ -292,6 +292,11 @@ cdef int check_lengths(
     return 0
 
 
+cpdef double square_sum(const floating[::1] x) except? -1 nogil:
+    """Return Σ x², each element's square rounded to the type, most of the sum in double."""
+    return elementwise(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
+
+
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:
     """Write eˣ to out, at most 2 units in the last place off."""
     check_lengths(out, x, x, x)

@@ -186,6 +186,8 @@ cdef struct Coefficients:
     double beta_1
     double beta_2
     double epsilon
+    bint epsilon_uncorrected
+    double penalty
 
 
 cdef class Update:
@@ -193,6 +195,11 @@ cdef class Update:
 
     `rule` is "gradient_descent", "momentum" (state: the velocity) or "adam" (state: m and v); each
     state vector is contiguous and has the layout and dtype of the network's parameters.
+
+    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
+    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W to its summed
+    gradient: the mean's share is α / N. With `epsilon_uncorrected` Adam's ε is added to √v instead
+    of √v̂, the form of the paper's section 2.
     """
 
     cdef:
@@ -203,13 +210,15 @@ cdef class Update:
     def __init__(
         self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
         double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
-        double beta_2=0.0, double epsilon=0.0,
+        double beta_2=0.0, double epsilon=0.0, bint epsilon_uncorrected=False,
+        double penalty=0.0,
     ):
         rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
         self.state = state
         self.step_count = step_count
         self.coefficients = Coefficients(
-            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon)
+            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon,
+            epsilon_uncorrected, penalty)
 
 
 cdef struct Layer:
@@ -295,6 +304,8 @@ cdef class Workspace:
         double *losses
         double *weights
         object sums
+        # A tile's share of ‖W‖².
+        double *squares
         # The run.
         nncore_team team
         Task task
@@ -308,6 +319,7 @@ cdef class Workspace:
         Coefficients rule
         Py_ssize_t step_count
         Py_ssize_t batch, n_members
+        double *batch_losses
         double scale, beta
         double total
         void *out
@@ -396,6 +408,9 @@ cdef class Workspace:
         self.n_tiles = len(tiles)
         self.tile_array = np.array(tiles, dtype=np.intp)
         self.tiles = <Tile *> cnp.PyArray_DATA(self.tile_array)
+        squares = np.empty(self.n_tiles)
+        self.arrays += (squares,)
+        self.squares = <double *> cnp.PyArray_DATA(squares)
 
     cdef _allocate(self):
         cdef:
@@ -493,16 +508,22 @@ cdef class Workspace:
 
     def train(
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
+        double[::1] batch_losses=None,
     ):
         """Run the steps of an epoch; return the sum of the examples' losses.
 
         Batches are cut from the examples in `order`, or as they lie where `order` is None. The
         losses are those before each step. A batch whose loss is not finite ends the epoch with the
         parameters as they were before it; so does Ctrl-C, which raises KeyboardInterrupt.
+
+        With `batch_losses`, an element per batch, each takes its batch's mean loss with the
+        penalty, 0 if the batch has no weight, and a loss that is not finite ends nothing.
         """
         self._prepare(TRAIN, examples, batch_size)
         if order is not None:
             self.order = &order[0]
+        if batch_losses is not None:
+            self.batch_losses = &batch_losses[0]
         try:
             self._run_team()
         finally:
@@ -512,13 +533,14 @@ cdef class Workspace:
     def add_gradient(
         self, cnp.ndarray out not None, Examples examples not None, double scale,
     ):
-        """Set `out` to scale times the gradient of the examples' summed loss."""
+        """Set `out` to scale times the gradient of the examples' summed loss; return that sum."""
         self._prepare(GRADIENT, examples, self.batch_size)
         self.gradients = self._packed(out, 3)
         self.scale = scale
         self._run_team()
         if self.panel:
             self._unpack(cnp.PyArray_DATA(out), self.gradients)
+        return self.total
 
     def total_loss(self, Examples examples not None):
         """Return the sum of weight times loss over the examples."""
@@ -539,6 +561,7 @@ cdef class Workspace:
         self.X, self.targets = examples.X, examples.Y
         self.classes, self.all_weights = examples.classes, examples.sample_weight
         self.order = NULL
+        self.batch_losses = NULL
         self.batch = batch
         self.total = 0
         self.failure = None
@@ -631,7 +654,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
     cdef:
         Py_ssize_t start = 0, N, n_spans, i, row
         Py_ssize_t step = w.step_count
-        double loss, weight
+        double loss, weight, squares
         Watch watch = Watch(0, monotonic_seconds())
     while start < w.examples.n:
         N = min(w.batch, w.examples.n - start)
@@ -652,7 +675,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             weight += w.weights[i]
         if rank == 0:
             w.total = w.total + loss
-        if not isfinite(loss) and w.task == TRAIN:
+        if not isfinite(loss) and w.task == TRAIN and w.batch_losses == NULL:
             return
         # A batch of examples that weigh nothing has no mean to descend.
         if weight > 0 or w.task == GRADIENT:
@@ -664,6 +687,14 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             if rank == 0:
                 w.step_count = step
         nncore_team_wait(&w.team)
+        if rank == 0 and w.batch_losses != NULL:
+            # The next barrier keeps the others from the next batch's squares.
+            squares = 0
+            if w.rule.penalty > 0:
+                for i in range(w.n_tiles):
+                    squares += w.squares[i]
+            w.batch_losses[start // w.batch] = (
+                (loss + 0.5 * w.rule.penalty * squares) / weight if weight > 0 else 0)
         start += N
 
 
@@ -825,6 +856,7 @@ cdef void _tile(
         floating *out_W = scratch
         floating *out_b = scratch
         double scale = 1 / weight if weight > 0 else 0
+        double decay = w.rule.weight_decay + w.rule.penalty * scale
         double beta_W = 0
         double beta_b = 0
     if rule == ADD:
@@ -832,14 +864,18 @@ cdef void _tile(
         scale, beta_W, beta_b = w.scale, beta, beta
     elif rule == GRADIENT_DESCENT:
         out_W, out_b = parameters + at, parameters + b
-        beta_W, beta_b = 1 - w.rule.learning_rate * w.rule.weight_decay, 1
+        beta_W, beta_b = 1 - w.rule.learning_rate * decay, 1
         scale = -w.rule.learning_rate * scale
 
+    if rule != ADD and w.rule.penalty > 0 and w.batch_losses != NULL:
+        w.squares[tile - w.tiles] = w.kernels.square_sum(
+            parameters + at, tile.k_end - tile.k_begin, min(width, layer.n - tile.p * w.panel),
+            width)
     w.kernels.gradient(
         out_W, delta, A_prev, scale, beta_W, tile.p, tile.k_begin, tile.k_end, N, capacity,
         layer.n_prev, layer.n)
     if rule == MOMENTUM or rule == ADAM:
-        _update(w, step, at, out_W, count, w.rule.weight_decay)
+        _update(w, step, at, out_W, count, decay)
     if w.panel and tile.l > 0 and rule != ADD:
         w.kernels.transpose(
             <floating *> w.transposes + layer.transposed, parameters + layer.W, tile.p,
@@ -876,4 +912,5 @@ cdef void _update(
         w.kernels.adam(
             parameters, <floating *> w.state_1 + at, <floating *> w.state_2 + at, gradient,
             w.rule.learning_rate * correction_2 / correction_1, w.rule.beta_1, w.rule.beta_2,
-            w.rule.epsilon * correction_2, weight_decay, count)
+            w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction_2), weight_decay,
+            count)

@@ -62,6 +62,8 @@ cdef extern from "nncore.h" nogil:
             void *parameters, void *m, void *v, const void *gradient, double step_size,
             double beta_1, double beta_2, double epsilon, double weight_decay,
             Py_ssize_t count) noexcept nogil
+        double (*square_sum)(
+            const void *x, Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
         void (*map)(
             void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
         Py_ssize_t (*first_beyond)(const void *x, double limit, Py_ssize_t count) noexcept nogil

@@ -28,6 +28,7 @@ __all__ = [
     "momentum",
     "output_delta",
     "sgd",
+    "square_sum",
 ]
 
 Array = npt.NDArray[Any]
@@ -204,6 +205,11 @@ def adam(
     m[...] = beta_1 * m + (1 - beta_1) * g
     v[...] = beta_2 * v + (1 - beta_2) * g * g
     parameters -= step_size * m / (np.sqrt(v) + epsilon)
+
+
+def square_sum(x: Array) -> float:
+    """Return Σ x²."""
+    return float((x.astype(np.float64) ** 2).sum())
 
 
 def exp(out: Array, x: Array) -> None:

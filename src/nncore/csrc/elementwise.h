@@ -250,6 +250,26 @@ static void NAME(adam)(void *parameters_, void *m_, void *v_, const void *gradie
     }
 }
 
+static double NAME(square_sum)(const void *x_, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
+    const real *x = x_;
+    if (stride == n) { /* one long row */
+        n *= n_rows;
+        n_rows = n > 0;
+    }
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i++, x += stride)
+        for (ptrdiff_t block = 0; block < n; block += 256) { /* in float a long sum would drift */
+            const ptrdiff_t length = n - block < 256 ? n - block : 256;
+            V part = {0};
+            FOR_EACH_VECTOR (j, left, length) {
+                const V value = LOAD(x + block + j, left);
+                part = NAME(fma)(value, value, part);
+            }
+            total += (double)NAME(sum)(part);
+        }
+    return total;
+}
+
 static void NAME(map)(void *out_, const void *x_, enum nncore_function function, ptrdiff_t count) {
     real *out = out_;
     const real *x = x_;

@@ -115,6 +115,9 @@ typedef struct {
                  double beta_1, double beta_2, double epsilon, double weight_decay,
                  ptrdiff_t count);
 
+    /* The sum of the squares of n_rows x n elements, rows `stride` apart. */
+    double (*square_sum)(const void *x, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
+
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
 

@@ -28,6 +28,7 @@ static const nncore_kernels NAME(kernels) = {
     .sgd = NAME(sgd),
     .momentum = NAME(momentum),
     .adam = NAME(adam),
+    .square_sum = NAME(square_sum),
     .map = NAME(map),
     .first_beyond = NAME(first_beyond),
 };
