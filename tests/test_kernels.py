@@ -727,6 +727,11 @@ CALLS = [
     Call("momentum", "n n n", (0.1, 0.9, True, 0.01), n_outputs=2, overwrites=False),
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
     Call("square_sum", "n", n_outputs=0),
+    Call("dropout", "Nn", (0.3, 5, 6, 7), overwrites=False),
+    *(
+        Call("dropout_derivative", "Nn Nn", (0.3, 5, 6, 7, activation), overwrites=False)
+        for activation in ELEMENTWISE
+    ),
     Call("exp", "n n"),
     Call("log", "n n", low=0.01),
     Call("first_beyond", "n", (3.0,), n_outputs=0),

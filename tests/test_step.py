@@ -7,6 +7,7 @@ import pytest
 from helpers import Array, data, make
 
 import nncore
+from nncore import reference
 from nncore._checks import as_examples
 from nncore._step import Examples, Update, Workspace, span_of
 
@@ -22,6 +23,8 @@ def run(
     order: Array | None = None,
     n_threads: int = 1,
     batch_losses: Array | None = None,
+    batch_size: int = BATCH,
+    blas: bool = False,
 ) -> float:
     """Make the steps of an epoch."""
     workspace = Workspace(
@@ -29,13 +32,13 @@ def run(
         net._activations,
         net._loss,
         net.parameters,
-        BATCH,
-        span_of(BATCH, False),
+        batch_size,
+        span_of(batch_size, blas),
         n_threads,
-        blas=False,
+        blas=blas,
     )
     workspace.load(update)
-    total = workspace.train(examples, order, BATCH, batch_losses)
+    total = workspace.train(examples, order, batch_size, batch_losses)
     workspace.store()
     return total
 
@@ -70,7 +73,7 @@ def test_penalty_is_added_to_each_batchs_summed_loss(
     weights = weights / 2 ** np.frexp(weights.max())[1]  # what as_examples makes of them
     expected = make(sizes, loss="cross_entropy")
     order = rng.permutation(N)
-    batch_losses = np.full(5, np.nan)
+    batch_losses = np.full((5, 2), np.nan)
     run(net, examples, update_of(rule, net, penalty=ALPHA), order, batch_losses=batch_losses)
 
     m, v = np.zeros_like(net.parameters), np.zeros_like(net.parameters)
@@ -78,8 +81,8 @@ def test_penalty_is_added_to_each_batchs_summed_loss(
         rows = order[begin : begin + BATCH]
         loss = expected.evaluate(X[rows], Y[rows], sample_weight=weights[rows])
         W = weights_only(expected)
-        loss += 0.5 * ALPHA * W @ W / weights[rows].sum()
-        np.testing.assert_allclose(batch_losses[step - 1], loss, rtol=1e-10)
+        penalty = 0.5 * ALPHA * W @ W / weights[rows].sum()
+        np.testing.assert_allclose(batch_losses[step - 1], [loss, penalty], rtol=1e-10)
         g = expected.gradient(X[rows], Y[rows], sample_weight=weights[rows])
         g = g + ALPHA * W / weights[rows].sum()
         if rule == "gradient_descent":
@@ -109,7 +112,7 @@ def test_batch_losses_are_the_same_for_any_number_of_threads(n_threads: int) -> 
     for threads in (1, n_threads):
         net = make([40, 70, 33, 3], loss="cross_entropy")
         X, Y = data(net, N, np.random.default_rng(6))
-        batch_losses = np.full(5, np.nan)
+        batch_losses = np.full((5, 2), np.nan)
         update = update_of("adam", net, penalty=ALPHA)
         run(net, Examples(X, Y), update, None, threads, batch_losses)
         runs.append((net.parameters.tobytes(), batch_losses.tobytes()))
@@ -125,11 +128,11 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_unless_batch_losses_are_asked_
     assert update.step_count == 1
     assert np.isfinite(net.parameters).all()
 
-    batch_losses = np.zeros(5)
+    batch_losses = np.zeros((5, 2))
     update = update_of("momentum", net)
     run(net, Examples(X, Y), update, batch_losses=batch_losses)
     assert update.step_count == 5
-    assert np.isfinite(batch_losses).tolist() == [True, False, False, False, False]
+    assert np.isfinite(batch_losses[:, 0]).tolist() == [True, False, False, False, False]
 
 
 def test_gradient_comes_with_the_sum_of_the_losses() -> None:
@@ -141,3 +144,111 @@ def test_gradient_comes_with_the_sum_of_the_losses() -> None:
         total = workspace.add_gradient(out, Examples(X, Y), 1 / N)
     np.testing.assert_allclose(total / N, net.evaluate(X, Y), rtol=1e-12)
     np.testing.assert_allclose(out, net.gradient(X, Y), rtol=1e-10, atol=1e-14)
+
+
+# The limit of the gradient's norm
+
+
+@pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
+@pytest.mark.parametrize("max_norm", [1e-3, 1e3])
+@pytest.mark.parametrize("rule", ["gradient_descent", "momentum", "adam"])
+@pytest.mark.parametrize("sizes", [[5, 6, 3], [40, 70, 33, 3]], ids=str)
+def test_a_gradient_above_the_norm_is_scaled_to_it(
+    sizes: list[int], rule: Rule, max_norm: float, blas: bool
+) -> None:
+    net, expected = make(sizes, loss="cross_entropy"), make(sizes, loss="cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    update = update_of(rule, net, penalty=ALPHA, weight_decay=0.01, max_norm=max_norm)
+    run(net, Examples(X, Y), update, batch_size=N, blas=blas)
+
+    W = weights_only(expected)
+    g = expected.gradient(X, Y) + (ALPHA / N + 0.01) * W
+    norm = float(np.linalg.norm(g))
+    assert (norm > max_norm) == (max_norm < 1)
+    g = g * min(1, max_norm / norm)
+    v = np.zeros_like(g)
+    if rule == "gradient_descent":
+        reference.sgd(expected.parameters, g, RATE, 0)
+    elif rule == "momentum":
+        reference.momentum(expected.parameters, v, g, RATE, 0.8, False, 0)
+    else:
+        correction = np.sqrt(1 - 0.99)
+        step_size = RATE * correction / (1 - 0.9)
+        reference.adam(
+            expected.parameters, v, v.copy(), g, step_size, 0.9, 0.99, 1e-3 * correction, 0
+        )
+    np.testing.assert_allclose(net.parameters, expected.parameters, rtol=1e-9, atol=1e-12)
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_of_the_units_and_keeps_the_mean(rate: float) -> None:
+    A = np.ones((500, 401))
+    reference.dropout(A, rate, seed=1, step=2, l=3)
+    dropped = (A == 0).mean()
+    spread = np.sqrt(rate * (1 - rate) / A.size)
+    assert abs(dropped - rate) <= 4 * spread
+    assert abs((A == 0).mean(axis=0) - rate).max() <= 5 * spread * np.sqrt(401)
+    assert set(np.unique(A)) <= {0.0, 1 / (1 - rate)}
+
+
+@pytest.mark.parametrize("other", [(2, 0, 1), (1, 1, 1), (1, 0, 2)])
+def test_seed_step_and_layer_each_drop_other_units(other: tuple[int, int, int]) -> None:
+    A, B = np.ones((100, 100)), np.ones((100, 100))
+    reference.dropout(A, 0.5, 1, 0, 1)
+    reference.dropout(B, 0.5, *other)
+    agreeing = ((A == 0) == (B == 0)).mean()
+    assert abs(agreeing - 0.5) < 4 * 0.5 / 100
+
+
+RATES, SEED = (0.3, 0.5), 77
+
+
+def loss_with_dropout(net: nncore.Network, X: Array, Y: Array, step: int) -> float:
+    """Return the mean loss, all kernels being the reference's."""
+    A = X
+    for l, (W, b, activation) in enumerate(
+        zip(net.weights, net.biases, net._activations, strict=True), start=1
+    ):
+        A_prev, A = A, np.empty((len(X), b.size))
+        reference.forward(A, A_prev, W, b, activation)
+        if l < len(net.weights):
+            reference.dropout(A, RATES[l - 1], SEED, step, l)
+    return reference.loss(A, Y, None, net._loss) / len(X)
+
+
+@pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
+@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "elu", "softplus", "identity"])
+def test_gradient_with_dropout_equals_central_differences(hidden: str, blas: bool) -> None:
+    net = make([4, 19, 7, 3], hidden, "cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    before, h, step = net.parameters.copy(), 1e-5, 4
+    slopes = np.empty_like(before)
+    for i in range(before.size):
+        losses = []
+        for shifted in (before[i] + h, before[i] - h):
+            net.parameters[i] = shifted
+            losses.append(loss_with_dropout(net, X, Y, step))
+        net.parameters[i] = before[i]
+        slopes[i] = (losses[0] - losses[1]) / (2 * h)
+    options: dict[str, Any] = {"dropout": RATES, "dropout_seed": SEED}
+    update = Update("gradient_descent", (), step, learning_rate=1, weight_decay=0, **options)
+    batch_losses = np.zeros((1, 2))
+    expected = loss_with_dropout(net, X, Y, step)
+    run(net, Examples(X, Y), update, None, 1, batch_losses, N, blas)
+    np.testing.assert_allclose(before - net.parameters, slopes, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(batch_losses[0, 0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_dropout_and_clipping_are_the_same_for_any_number_of_threads(n_threads: int) -> None:
+    results = []
+    for threads in (1, n_threads):
+        net = make([40, 70, 33, 3], loss="cross_entropy")
+        X, Y = data(net, 200, np.random.default_rng(6))
+        update = update_of("adam", net, dropout=RATES, dropout_seed=SEED, max_norm=0.1)
+        run(net, Examples(X, Y), update, None, threads, batch_size=150)
+        results.append(net.parameters.tobytes())
+    assert results[0] == results[1]

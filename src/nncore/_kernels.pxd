@@ -30,6 +30,14 @@ cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
     const floating[::1] b, Py_ssize_t activation) except -1 nogil
 
+cpdef int dropout(
+    floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
+    unsigned long long l) except -1 nogil
+
+cpdef int dropout_derivative(
+    floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
+    unsigned long long step, unsigned long long l, Py_ssize_t activation) except -1 nogil
+
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
     Py_ssize_t loss) except? -1 nogil

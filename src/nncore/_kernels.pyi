@@ -38,6 +38,16 @@ def forward(
     b: npt.NDArray[_Real],
     activation: Activation,
 ) -> int: ...
+def dropout(A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int) -> int: ...
+def dropout_derivative(
+    delta: npt.NDArray[_Real],
+    A: npt.NDArray[_Real],
+    rate: float,
+    seed: int,
+    step: int,
+    l: int,
+    activation: Activation,
+) -> int: ...
 def loss(
     A: npt.NDArray[_Real],
     Y: npt.NDArray[_Real],

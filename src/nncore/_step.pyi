@@ -42,6 +42,9 @@ class Update:
         epsilon: float = 0.0,
         epsilon_uncorrected: bool = False,
         penalty: float = 0.0,
+        max_norm: float = 0.0,
+        dropout: tuple[float, ...] = (),
+        dropout_seed: int = 0,
     ) -> None: ...
 
 class Workspace:

@@ -14,6 +14,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.math cimport isfinite, sqrt
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
@@ -188,6 +189,8 @@ cdef struct Coefficients:
     double epsilon
     bint epsilon_uncorrected
     double penalty
+    double max_norm
+    uint64_t dropout_seed
 
 
 cdef class Update:
@@ -200,31 +203,38 @@ cdef class Update:
     every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W to its summed
     gradient: the mean's share is α / N. With `epsilon_uncorrected` Adam's ε is added to √v instead
     of √v̂, the form of the paper's section 2.
+
+    A gradient, all L2 terms included, whose Euclidean norm is above `max_norm` > 0 is scaled to it.
+    `dropout` has a rate for each hidden layer, of units that a step leaves out.
     """
 
     cdef:
         readonly tuple state
         readonly Py_ssize_t step_count
         Coefficients coefficients
+        tuple dropout
 
     def __init__(
         self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
         double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
         double beta_2=0.0, double epsilon=0.0, bint epsilon_uncorrected=False,
-        double penalty=0.0,
+        double penalty=0.0, double max_norm=0.0, tuple dropout=(), uint64_t dropout_seed=0,
     ):
         rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
         self.state = state
         self.step_count = step_count
         self.coefficients = Coefficients(
             rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon,
-            epsilon_uncorrected, penalty)
+            epsilon_uncorrected, penalty, max_norm, dropout_seed)
+        self.dropout = dropout
 
 
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
     Activation activation
+    # The share of its units that a step of `train` drops.
+    double dropout
     # Where W and b begin in the flat vector of parameters, and in one that is laid out in panels.
     Py_ssize_t flat_W
     Py_ssize_t flat_b
@@ -304,8 +314,9 @@ cdef class Workspace:
         double *losses
         double *weights
         object sums
-        # A tile's share of ‖W‖².
+        # A tile's share of ‖W‖² and of the gradient's.
         double *squares
+        double *gradient_squares
         # The run.
         nncore_team team
         Task task
@@ -408,9 +419,10 @@ cdef class Workspace:
         self.n_tiles = len(tiles)
         self.tile_array = np.array(tiles, dtype=np.intp)
         self.tiles = <Tile *> cnp.PyArray_DATA(self.tile_array)
-        squares = np.empty(self.n_tiles)
+        squares = np.empty(2 * self.n_tiles)
         self.arrays += (squares,)
         self.squares = <double *> cnp.PyArray_DATA(squares)
+        self.gradient_squares = self.squares + self.n_tiles
 
     cdef _allocate(self):
         cdef:
@@ -479,6 +491,12 @@ cdef class Workspace:
         self.update = update
         if update is not None:
             self.rule, self.step_count = update.coefficients, update.step_count
+            for l in range(self.depth):
+                self.layers[l].dropout = update.dropout[l] if l < len(update.dropout) else 0
+            if self.rule.max_norm > 0:
+                if not self.panel and self.packed_arrays is None:
+                    self.packed_arrays = [None] * 3 + [aligned_empty(self.n_packed, self.dtype)]
+                self.gradients = cnp.PyArray_DATA(self.packed_arrays[3])
         self.parameters = self._packed(self.flat, 0)
         if update is not None:
             if len(update.state) > 0:
@@ -508,7 +526,7 @@ cdef class Workspace:
 
     def train(
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
-        double[::1] batch_losses=None,
+        double[:, ::1] batch_losses=None,
     ):
         """Run the steps of an epoch; return the sum of the examples' losses.
 
@@ -516,14 +534,15 @@ cdef class Workspace:
         losses are those before each step. A batch whose loss is not finite ends the epoch with the
         parameters as they were before it; so does Ctrl-C, which raises KeyboardInterrupt.
 
-        With `batch_losses`, an element per batch, each takes its batch's mean loss with the
-        penalty, 0 if the batch has no weight, and a loss that is not finite ends nothing.
+        With `batch_losses`, of shape (n_batches, 2), each row takes its batch's mean loss and the
+        penalty's part in the mean, zeros if the batch has no weight; a loss that is not finite
+        then ends nothing.
         """
         self._prepare(TRAIN, examples, batch_size)
         if order is not None:
             self.order = &order[0]
         if batch_losses is not None:
-            self.batch_losses = &batch_losses[0]
+            self.batch_losses = &batch_losses[0, 0]
         try:
             self._run_team()
         finally:
@@ -654,7 +673,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
     cdef:
         Py_ssize_t start = 0, N, n_spans, i, row
         Py_ssize_t step = w.step_count
-        double loss, weight, squares
+        double loss, weight, squares, clipping
         Watch watch = Watch(0, monotonic_seconds())
     while start < w.examples.n:
         N = min(w.batch, w.examples.n - start)
@@ -681,9 +700,20 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         if weight > 0 or w.task == GRADIENT:
             step += 1
             i = nncore_team_take(&w.team)
-            while i < w.n_tiles:
-                _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+            if w.task == TRAIN and w.rule.max_norm > 0:
+                while i < w.n_tiles:
+                    _gradient_tile(w, &w.tiles[i], N, weight, _)
+                    i = nncore_team_take(&w.team)
+                nncore_team_wait(&w.team)
+                clipping = _clipping(w)
                 i = nncore_team_take(&w.team)
+                while i < w.n_tiles:
+                    _update_tile(w, &w.tiles[i], step, clipping, _)
+                    i = nncore_team_take(&w.team)
+            else:
+                while i < w.n_tiles:
+                    _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+                    i = nncore_team_take(&w.team)
             if rank == 0:
                 w.step_count = step
         nncore_team_wait(&w.team)
@@ -693,8 +723,9 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             if w.rule.penalty > 0:
                 for i in range(w.n_tiles):
                     squares += w.squares[i]
-            w.batch_losses[start // w.batch] = (
-                (loss + 0.5 * w.rule.penalty * squares) / weight if weight > 0 else 0)
+            w.batch_losses[2 * (start // w.batch)] = loss / weight if weight > 0 else 0
+            w.batch_losses[2 * (start // w.batch) + 1] = (
+                0.5 * w.rule.penalty * squares / weight if weight > 0 else 0)
         start += N
 
 
@@ -741,6 +772,10 @@ cdef void _span(
             activations + layer.A, activations + layer.A_prev, parameters + layer.W,
             parameters + layer.b, _in_panels(w, layer.activation), row, n_rows, capacity,
             layer.n_prev, layer.n)
+        if w.task == TRAIN and layer.dropout > 0:
+            w.kernels.dropout(
+                activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1,
+                w.panel or layer.n, row, n_rows, capacity, layer.n)
 
     # What compares outputs with targets takes a row as a whole, and so a plain array.
     if w.panel or w.task == PREDICT:
@@ -775,8 +810,14 @@ cdef void _span(
             deltas + layer.A_prev, deltas + layer.A,
             <const floating *> w.transposes + layer.transposed if w.panel
             else <const floating *> (parameters + layer.W),
-            activations + layer.A_prev, w.layers[l - 1].activation, row, n_rows, capacity,
-            layer.n_prev, layer.n)
+            activations + layer.A_prev,
+            IDENTITY if w.task == TRAIN and w.layers[l - 1].dropout > 0
+            else w.layers[l - 1].activation, row, n_rows, capacity, layer.n_prev, layer.n)
+        if w.task == TRAIN and w.layers[l - 1].dropout > 0:
+            w.kernels.dropout_derivative(
+                deltas + layer.A_prev, activations + layer.A_prev, w.layers[l - 1].activation,
+                w.layers[l - 1].dropout, w.rule.dropout_seed, w.step_count, l,
+                w.panel or layer.n_prev, row, n_rows, capacity, layer.n_prev)
 
 
 cdef inline Activation _in_panels(Workspace w, Activation activation) noexcept nogil:
@@ -886,6 +927,76 @@ cdef void _tile(
             _update(w, step, b, out_b, width, 0)
 
 
+# Where the gradient's norm is limited, the second phase is two: all gradients, then all updates.
+
+cdef void _gradient_tile(
+    Workspace w, Tile *tile, Py_ssize_t N, double weight, const floating *_,
+) noexcept nogil:
+    """(5) for a tile of a W, with the L2 terms, into the vector of gradients; and its squares."""
+    cdef:
+        Py_ssize_t capacity = w.batch_size
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t width = _width(w, tile.p, layer.n)
+        Py_ssize_t columns = min(width, layer.n - tile.p * w.panel)
+        Py_ssize_t rows = tile.k_end - tile.k_begin
+        Py_ssize_t at = layer.W + tile.p * w.panel * layer.n_prev + tile.k_begin * width
+        Py_ssize_t b = layer.b + tile.p * w.panel
+        const floating *delta = <const floating *> w.deltas + layer.A
+        const floating *W = <const floating *> w.parameters + at
+        floating *gradient = <floating *> w.gradients
+        double decay = w.rule.weight_decay + w.rule.penalty / weight
+        double squares
+    w.kernels.gradient(
+        gradient + at, delta, <const floating *> w.activations + layer.A_prev, 1 / weight, 0,
+        tile.p, tile.k_begin, tile.k_end, N, capacity, layer.n_prev, layer.n)
+    if decay > 0:
+        w.kernels.sgd(gradient + at, W, -decay, 0, rows * width)
+    squares = w.kernels.square_sum(gradient + at, rows, columns, width)
+    if tile.k_begin == 0:
+        w.kernels.column_sums(
+            gradient + b, delta + tile.p * w.panel * capacity, 1 / weight, 0, N, width)
+        squares += w.kernels.square_sum(gradient + b, 1, columns, width)
+    w.gradient_squares[tile - w.tiles] = squares
+    if w.rule.penalty > 0 and w.batch_losses != NULL:
+        w.squares[tile - w.tiles] = w.kernels.square_sum(W, rows, columns, width)
+
+
+cdef double _clipping(Workspace w) noexcept nogil:
+    """What the gradient is to be multiplied with; every member adds up in the same order."""
+    cdef:
+        Py_ssize_t i
+        double squares = 0
+    for i in range(w.n_tiles):
+        squares += w.gradient_squares[i]
+    return w.rule.max_norm / sqrt(squares) if squares > w.rule.max_norm ** 2 else 1
+
+
+cdef void _update_tile(
+    Workspace w, Tile *tile, Py_ssize_t step, double clipping, const floating *_,
+) noexcept nogil:
+    """(6) for a tile of a W, from the vector of gradients."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t width = _width(w, tile.p, layer.n)
+        Py_ssize_t count = (tile.k_end - tile.k_begin) * width
+        Py_ssize_t at = layer.W + tile.p * w.panel * layer.n_prev + tile.k_begin * width
+        Py_ssize_t b = layer.b + tile.p * w.panel
+        floating *gradient = <floating *> w.gradients
+    # As a step of gradient descent on itself: g - (1 - clipping) g.
+    if clipping < 1:
+        w.kernels.sgd(gradient + at, gradient + at, 1 - clipping, 0, count)
+    _update(w, step, at, gradient + at, count, 0)
+    if w.panel and tile.l > 0:
+        w.kernels.transpose(
+            <floating *> w.transposes + layer.transposed,
+            <const floating *> w.parameters + layer.W, tile.p, tile.k_begin, tile.k_end,
+            layer.n_prev, layer.n)
+    if tile.k_begin == 0:
+        if clipping < 1:
+            w.kernels.sgd(gradient + b, gradient + b, 1 - clipping, 0, width)
+        _update(w, step, b, gradient + b, width, 0)
+
+
 cdef inline Py_ssize_t _width(Workspace w, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
     """The width of panel p of n units: that of the others, or half of it for the last."""
     if w.panel == 0:
@@ -905,6 +1016,8 @@ cdef void _update(
         w.kernels.momentum(
             parameters, <floating *> w.state_1 + at, gradient, w.rule.learning_rate,
             w.rule.momentum, w.rule.nesterov, weight_decay, count)
+    elif w.rule.rule == GRADIENT_DESCENT:
+        w.kernels.sgd(parameters, gradient, w.rule.learning_rate, weight_decay, count)
     else:
         # Kingma and Ba's corrected means m/(1 - b1^t) and v/(1 - b2^t), taken out of the loop.
         correction_1 = 1 - w.rule.beta_1 ** step

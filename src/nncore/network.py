@@ -314,7 +314,11 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        examples = Examples(as_matrix("X", X, self._sizes[0], self._dtype))
+        return self._predict(as_matrix("X", X, self._sizes[0], self._dtype), n_threads)
+
+    def _predict(self, inputs: Array, n_threads: int | None) -> Array:
+        """Return the outputs for an array that has been checked, of a type that Examples takes."""
+        examples = Examples(inputs)
         outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
         team = self._team_size(n_threads, examples.n)
         with self._workspace(_SPAN * team, _SPAN, team) as workspace:

@@ -18,6 +18,8 @@ from ._kernels import Activation, Loss
 __all__ = [
     "adam",
     "delta",
+    "dropout",
+    "dropout_derivative",
     "exp",
     "first_beyond",
     "forward",
@@ -113,6 +115,53 @@ def forward(A: Array, A_prev: Array, W: Array, b: Array, activation: Activation)
     """(1): A = σ(A_prev W + b)."""
     sigma, _ = ACTIVATIONS[activation]
     A[...] = sigma(A_prev @ W + b)
+
+
+def _mix(state: Array, counter: Array) -> Array:
+    """SplitMix64's function of 64-bit numbers, which overflow on purpose."""
+    with np.errstate(over="ignore"):
+        x = state + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = x ^ x >> np.uint64(31)
+    return mixed
+
+
+def _dropout_factors(A: Array, rate: float, seed: int, step: int, l: int) -> Array:
+    key = np.zeros(1, np.uint64)
+    for counter in (seed, step, l):
+        key = _mix(key, np.array([counter], np.uint64))
+    N, n = A.shape
+    examples = _mix(key, np.arange(N, dtype=np.uint64))
+    units = np.arange(n, dtype=np.uint64)
+    both = _mix(examples[:, np.newaxis], units // np.uint64(2))
+    numbers = np.where(
+        units % np.uint64(2) == 0, both & np.uint64(2**32 - 1), both >> np.uint64(32)
+    )
+    kept = A.dtype.type(1 / (1 - rate))
+    factors: Array = np.where(numbers < np.uint64(rate * 2**32), A.dtype.type(0), kept)
+    return factors
+
+
+def dropout(A: Array, rate: float, seed: int, step: int, l: int) -> None:
+    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
+
+    N. Srivastava and others, Dropout: a simple way to prevent neural networks from overfitting
+    (2014). Which units follows from the arguments alone: SplitMix64's function of the seed, the
+    step, the layer, the example's place in the batch and half the unit, one after the other.
+    """
+    A *= _dropout_factors(A, rate, seed, step, l)
+
+
+def dropout_derivative(
+    delta: Array, A: Array, rate: float, seed: int, step: int, l: int, activation: Activation
+) -> None:
+    """Make the second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
+
+    A is what `dropout` has left.
+    """
+    _, derivative = ACTIVATIONS[activation]
+    delta *= derivative(A * A.dtype.type(1 - rate)) * _dropout_factors(A, rate, seed, step, l)
 
 
 def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:

@@ -9,6 +9,7 @@
 #define NNCORE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__)
 #define NNCORE_X86
@@ -91,6 +92,19 @@ typedef struct {
     /* delta <- delta . sigma'(Z), the second half of (4), with sigma' from A (7). */
     void (*times_derivative)(void *delta, const void *A, enum nncore_activation activation,
                              ptrdiff_t count);
+
+    /* Dropout: of rows `row` to `row + n_rows` of A, in panels of the given width, the units that
+     * step `step` drops from layer l become 0, and the others are divided by 1 - rate. Which,
+     * follows from the arguments alone, see dropout.h. */
+    void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, ptrdiff_t panel,
+                    ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
+
+    /* delta <- delta . sigma'(Z) for the same units, 0 for those dropped; A is that after dropout.
+     */
+    void (*dropout_derivative)(void *delta, const void *A, enum nncore_activation activation,
+                               double rate, uint64_t seed, uint64_t step, uint64_t l,
+                               ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                               ptrdiff_t n);
 
     /* Sum over the rows of weight times the loss of the row, (2); sample_weight is n_rows or NULL.
      */

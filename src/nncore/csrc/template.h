@@ -11,6 +11,8 @@
 
 #include "panels.h"
 
+#include "dropout.h"
+
 static const nncore_kernels NAME(kernels) = {
     .name = NNCORE_TEXT(ISA),
     .panel = PANEL,
@@ -22,6 +24,8 @@ static const nncore_kernels NAME(kernels) = {
     .gradient = NAME(gradient),
     .bias_activation = NAME(bias_activation),
     .times_derivative = NAME(times_derivative),
+    .dropout = NAME(dropout),
+    .dropout_derivative = NAME(dropout_derivative),
     .loss = NAME(loss),
     .output_delta = NAME(output_delta),
     .column_sums = NAME(column_sums),
@@ -66,6 +70,8 @@ static const nncore_kernels NAME(kernels) = {
 #undef INNER_BLOCK
 #undef EXAMPLE_BLOCK
 #undef AHEAD
+#undef DROPOUT_BLOCK
+#undef DEFINE_DROPOUT
 #undef LOW_HALVES
 #undef HIGH_HALVES
 #undef SHUFFLE
