@@ -3,7 +3,7 @@
 >>> from nncore.sklearn import MLPClassifier
 >>> from sklearn.datasets import load_iris
 >>> X, y = load_iris(return_X_y=True)
->>> classifier = MLPClassifier(random_state=0, max_iter=400).fit(X, y)
+>>> classifier = MLPClassifier(random_state=0, max_iter=1000).fit(X, y)
 >>> classifier.score(X, y) > 0.95
 True
 """

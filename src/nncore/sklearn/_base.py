@@ -374,7 +374,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         """Return the network's outputs for input that is still to be checked."""
-        check_is_fitted(self)
+        if "coefs_" not in self.__dict__:
+            check_is_fitted(self)  # raises; asked always it would cost as much as a small network
         # What validation data have passed already is not to be asked for its columns' names again.
         if X is not self.__dict__.get("_checked_X") and not self._is_plain(X):
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)

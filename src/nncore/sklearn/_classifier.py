@@ -146,7 +146,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> from nncore.sklearn import MLPClassifier
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = MLPClassifier(random_state=0, max_iter=400, dtype="float32").fit(X, y)
+    >>> classifier = MLPClassifier(random_state=0, max_iter=1000, dtype="float32").fit(X, y)
     >>> classifier.predict(X[:3])
     array([0, 0, 0])
     """

@@ -47,9 +47,9 @@ def fit_stochastic(
     incremental: bool,
 ) -> None:
     """Train by SGD or Adam until `max_iter`, a tolerance or a callback ends it."""
-    if not incremental or not hasattr(estimator, "_optimizer"):
-        estimator._optimizer = StochasticSolver(estimator, network)
-    solver: StochasticSolver = estimator._optimizer
+    solver = getattr(estimator, "_optimizer", None)
+    if not incremental or solver is None or not solver.belongs_to(network):
+        estimator._optimizer = solver = StochasticSolver(estimator, network)
     early_stopping = estimator.early_stopping
     n = training.n
     batch_size = _batch_size(estimator.batch_size, n)

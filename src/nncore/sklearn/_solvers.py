@@ -45,6 +45,15 @@ class StochasticSolver:
             aligned_zeros(network.parameters.size, network.dtype) for _ in range(n_vectors)
         )
 
+    def belongs_to(self, network: Network) -> bool:
+        """Make sure that the state can be written to and has the network's type.
+
+        It may come read-only from a mapped file. False if its parameters are others.
+        """
+        state = tuple(np.require(vector, network.dtype, ["C", "W"]) for vector in self.state)
+        self.state = state
+        return all(vector.size == network.parameters.size for vector in state)
+
     @property
     def learning_rate(self) -> float:
         if self.solver == "sgd" or self.step_count == 0:
