@@ -146,6 +146,43 @@ def test_gradient_comes_with_the_sum_of_the_losses() -> None:
     np.testing.assert_allclose(out, net.gradient(X, Y), rtol=1e-10, atol=1e-14)
 
 
+# Both through `Network.fit`
+
+
+def test_fit_drops_units_and_clips_gradients() -> None:
+    def fitted(**options: Any) -> Array:
+        net = make([5, 30, 3], loss="cross_entropy")
+        X, Y = data(net, N, np.random.default_rng(6))
+        net.fit(X, Y, epochs=3, batch_size=BATCH, optimizer="sgd", seed=1, **options)
+        return net.parameters
+
+    plain = fitted()
+    dropped = fitted(dropout=0.5)
+    assert (dropped == fitted(dropout=[0.5], n_threads=3)).all()
+    assert not np.allclose(dropped, plain)
+    assert (fitted(gradient_clipping=1e6) == fitted(gradient_clipping=1e9)).all()
+    start = make([5, 30, 3], loss="cross_entropy").parameters
+    assert np.linalg.norm(fitted(gradient_clipping=1e-3) - start) <= 15 * 0.01 * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"dropout": [0.1, 0.2]}, "each of the 1 hidden layers, got 2 numbers"),
+        ({"dropout": [0.1, "a"]}, r"dropout\[1\] must be a real number, got 'a'"),
+        ({"gradient_clipping": 0}, "gradient_clipping must be > 0, got 0"),
+    ],
+)
+def test_impossible_dropout_and_clipping_are_refused(options: Any, message: str) -> None:
+    net = make([5, 6, 3], loss="cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    before = net.parameters.copy()
+    with pytest.raises((TypeError, ValueError), match=message):
+        net.fit(X, Y, **options)
+    assert (net.parameters == before).all()
+
+
 # The limit of the gradient's norm
 
 

@@ -11,7 +11,7 @@ import math
 import numbers
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "LOSSES",
     "as_activations",
     "as_bool",
+    "as_dropout",
     "as_dtype",
     "as_examples",
     "as_generator",
@@ -159,6 +160,23 @@ def as_loss(loss: str, output: Activation) -> Loss:
             f"got {output.name.lower()!r}; activation takes one name for each layer, too"
         )
     return checked
+
+
+def as_dropout(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
+    """Return the share of units that each hidden layer drops."""
+    if isinstance(dropout, str) or not isinstance(dropout, Iterable):
+        rates = [as_real("dropout", dropout)] * n_hidden
+    else:
+        rates = [as_real(f"dropout[{l}]", rate) for l, rate in enumerate(dropout)]
+        if len(rates) != n_hidden:
+            raise ValueError(
+                f"dropout must be one number or one for each of the {n_hidden} hidden layers, "
+                f"got {len(rates)} numbers"
+            )
+    for rate in rates:
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {rate!r}")
+    return tuple(rates)
 
 
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -485,6 +485,8 @@ class Network:
         seed: Any = None,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: Sequence[npt.ArrayLike] | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        gradient_clipping: float | None = None,
         callbacks: Sequence[training.Callback] = (),
         verbose: bool = False,
         n_threads: int | None = None,
@@ -517,6 +519,12 @@ class Network:
             weights are all 0 makes no step.
         validation_data : (X, Y) or (X, Y, sample_weight), optional
             Examples whose mean loss is computed after each epoch.
+        dropout : float or sequence of float, default 0
+            The share of a hidden layer's units that each step leaves out, for all layers or for
+            each, in [0, 1); the others are divided by 1 - dropout.
+        gradient_clipping : float, optional
+            The largest Euclidean norm of a step's gradient, L2 terms included; one above it is
+            scaled to it.
         callbacks : sequence of callables
             Each is called after each epoch with an `EpochEnd`; if one returns True, training
             stops after that epoch.
@@ -563,6 +571,8 @@ class Network:
             seed=seed,
             sample_weight=sample_weight,
             validation_data=validation_data,
+            dropout=dropout,
+            gradient_clipping=gradient_clipping,
             callbacks=callbacks,
             verbose=verbose,
             n_threads=n_threads,
