@@ -133,6 +133,11 @@ def test_output_activation_bounds_what_a_regressor_predicts() -> None:
         small(MLPRegressor, loss="poisson", output_activation="identity").fit(X, y)
 
 
+def test_negative_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"y must not be negative with loss='poisson', got -1\.0"):
+        small(MLPRegressor, loss="poisson").fit(X, y - 1.0)
+
+
 # class_weight
 
 

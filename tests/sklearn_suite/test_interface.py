@@ -271,6 +271,12 @@ def test_wrong_parameters_are_named_with_what_was_got(
         small(**{"early_stopping": "scoring" in options, **options}).fit(X, y)
 
 
+def test_going_on_with_another_number_of_layers_is_refused() -> None:
+    estimator = small(warm_start=True).fit(X, y).set_params(hidden_layer_sizes=(10, 10))
+    with pytest.raises(ValueError, match=r"the 1 hidden layers of the network .* got \(10, 10\)"):
+        estimator.fit(X, y)
+
+
 def test_ctrl_c_ends_the_fit_with_a_warning_and_usable_parameters() -> None:
     large = np.random.default_rng(0).normal(size=(20_000, 50))
     estimator = MLPRegressor(

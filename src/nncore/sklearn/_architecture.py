@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def hidden_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
         sizes = [hidden_layer_sizes]
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return [int(size) for size in sizes]
+    return [operator.index(size) for size in sizes]
 
 
 def _per_layer(name: str, value: Any, n_hidden: int) -> list[Any]:

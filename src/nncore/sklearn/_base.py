@@ -231,6 +231,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         if first:
             dtype = X.dtype if self.dtype is None else np.dtype(self.dtype)
             self._new_network(X.shape[1], self.n_outputs_, dtype)
+        elif len(self.coefs_) != n_hidden + 1:
+            raise ValueError(
+                f"hidden_layer_sizes must name the {len(self.coefs_) - 1} hidden layers of the "
+                f"network that is to be gone on with, got {self.hidden_layer_sizes!r}"
+            )
         network = self._current_network(adopt=True)
         if network.sizes[-1] != self.n_outputs_:
             raise ValueError(

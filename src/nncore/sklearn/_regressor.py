@@ -254,6 +254,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode(self, y: Array) -> Array:
         if y.dtype not in FLOATS or not y.dtype.isnative:
             y = y.astype(np.float64)
+        if self.loss == "poisson" and (y < 0).any():
+            raise ValueError(f"y must not be negative with loss='poisson', got {y.min()}")
         return y[:, np.newaxis] if y.ndim == 1 else y
 
     def _check_validation_targets(self, y: Any) -> tuple[Array, Array]:
