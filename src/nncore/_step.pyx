@@ -254,6 +254,8 @@ cdef struct Tile:
     Py_ssize_t p
     Py_ssize_t k_begin
     Py_ssize_t k_end
+    # Its own number.
+    Py_ssize_t i
 
 
 # What one run of the team does.
@@ -414,7 +416,7 @@ cdef class Workspace:
                 rows = max(64, 65536 // width)
             for p in range((layer.n + width - 1) // width):
                 for k in range(0, layer.n_prev, rows):
-                    tiles.append((l, p, k, min(k + rows, layer.n_prev)))
+                    tiles.append((l, p, k, min(k + rows, layer.n_prev), len(tiles)))
             self.scratch_size = max(self.scratch_size, min(rows, layer.n_prev) * width, width)
         self.n_tiles = len(tiles)
         self.tile_array = np.array(tiles, dtype=np.intp)
@@ -909,7 +911,7 @@ cdef void _tile(
         scale = -w.rule.learning_rate * scale
 
     if rule != ADD and w.rule.penalty > 0 and w.batch_losses != NULL:
-        w.squares[tile - w.tiles] = w.kernels.square_sum(
+        w.squares[tile.i] = w.kernels.square_sum(
             parameters + at, tile.k_end - tile.k_begin, min(width, layer.n - tile.p * w.panel),
             width)
     w.kernels.gradient(
@@ -956,9 +958,9 @@ cdef void _gradient_tile(
         w.kernels.column_sums(
             gradient + b, delta + tile.p * w.panel * capacity, 1 / weight, 0, N, width)
         squares += w.kernels.square_sum(gradient + b, 1, columns, width)
-    w.gradient_squares[tile - w.tiles] = squares
+    w.gradient_squares[tile.i] = squares
     if w.rule.penalty > 0 and w.batch_losses != NULL:
-        w.squares[tile - w.tiles] = w.kernels.square_sum(W, rows, columns, width)
+        w.squares[tile.i] = w.kernels.square_sum(W, rows, columns, width)
 
 
 cdef double _clipping(Workspace w) noexcept nogil:
