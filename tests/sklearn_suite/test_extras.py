@@ -205,6 +205,11 @@ def test_a_validation_set_that_does_not_fit_is_refused(data: Any, message: str) 
         small().fit(X, y, **data)
 
 
+def test_lbfgs_has_no_epochs_to_validate_after() -> None:
+    with pytest.raises(ValueError, match="X_val and y_val need solver='sgd' or 'adam'"):
+        small(solver="lbfgs").fit(X, y, X_val=X_val, y_val=y_val)
+
+
 @pytest.mark.parametrize("scoring", ["loss", "neg_log_loss"])
 def test_early_stopping_goes_by_the_loss_if_told_to(scoring: str) -> None:
     estimator = small(early_stopping=True, scoring=scoring, n_iter_no_change=3, max_iter=200)

@@ -223,6 +223,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             raise ValueError(
                 "dropout and gradient_clipping need solver='sgd' or 'adam', got solver='lbfgs'"
             )
+        if self.solver == "lbfgs" and any(part is not None for part in validation):
+            raise ValueError("X_val and y_val need solver='sgd' or 'adam', got solver='lbfgs'")
         if scipy.sparse.issparse(X):
             X = X.tocsr()
 
@@ -320,8 +322,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Classes, an indicator matrix, or real numbers.
         sample_weight : array-like of shape (n_samples,), default=None
         X_val, y_val : like X and y, default=None
-            nncore's: examples to validate on after each epoch. With ``early_stopping=True`` they
-            take the place of the part that would be set aside from X.
+            nncore's: examples to validate on after each epoch of 'sgd' or 'adam'. With
+            ``early_stopping=True`` they take the place of the part that would be set aside from X.
         sample_weight_val : array-like of shape (n_validation_samples,), default=None
             nncore's: their weights.
 

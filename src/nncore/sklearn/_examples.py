@@ -49,6 +49,9 @@ class TrainingSet:
         )
         self.is_sparse = scipy.sparse.issparse(X)
         if not self.is_sparse:
+            if X.dtype.itemsize > dtype.itemsize:
+                # Every epoch reads them all: half the bytes, and no conversions, are worth a copy.
+                self.X = X = np.ascontiguousarray(X, dtype)
             self._examples = Examples(X, Y, self.sample_weight)
 
     def _some(self, rows: Array | slice) -> Examples:
