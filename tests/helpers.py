@@ -19,6 +19,9 @@ OUTPUT = {
     "squared_error": HIDDEN,
     "binary_cross_entropy": ["sigmoid"],
     "cross_entropy": ["softmax"],
+    "absolute_error": ["identity", "sigmoid"],
+    "huber": ["identity", "sigmoid"],
+    "poisson": ["exponential"],
 }
 PAIRS = [(loss, output) for loss, outputs in OUTPUT.items() for output in outputs]
 

@@ -11,9 +11,9 @@ import pytest
 import nncore
 
 MODULES = [
-    f"nncore.{module.name}"
-    for module in pkgutil.iter_modules(nncore.__path__)
-    if module.name != "__main__"
+    module.name
+    for module in pkgutil.walk_packages(nncore.__path__, "nncore.")
+    if module.name != "nncore.__main__"
 ]
 README = Path(__file__).parent.parent / "README.md"
 

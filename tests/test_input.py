@@ -439,8 +439,17 @@ def test_wrong_options_of_network_are_refused(
         nncore.Network(options.pop("sizes"), **options)
 
 
-ACTIVATIONS = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "identity", "softmax"]
-FITTING = {"squared_error": ACTIVATIONS[:-1], "binary_cross_entropy": ["sigmoid"]}
+ACTIVATIONS = [
+    *("sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "exponential", "identity"),
+    "softmax",
+]
+FITTING = {
+    "squared_error": ACTIVATIONS[:-1],
+    "absolute_error": ACTIVATIONS[:-1],
+    "huber": ACTIVATIONS[:-1],
+    "binary_cross_entropy": ["sigmoid"],
+    "poisson": ["exponential"],
+}
 FITTING["cross_entropy"] = ["softmax"]
 
 

@@ -20,8 +20,10 @@ Close = Callable[..., None]
 Scalar = Callable[[float], float]
 
 ELEMENTWISE = [a for a in Activation if a != Activation.SOFTMAX]
+ERRORS = [Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER]
 PAIRS = [
-    *((Loss.SQUARED_ERROR, activation) for activation in ELEMENTWISE),
+    *((loss, activation) for loss in ERRORS for activation in ELEMENTWISE),
+    (Loss.POISSON, Activation.EXPONENTIAL),
     (Loss.BINARY_CROSS_ENTROPY, Activation.SIGMOID),
     (Loss.CROSS_ENTROPY, Activation.SOFTMAX),
 ]
@@ -57,6 +59,7 @@ SIGMA: dict[Activation, tuple[Scalar, Scalar]] = {
         lambda z: math.log(1 + math.exp(z)),
         lambda z: 1 / (1 + math.exp(-z)),
     ),
+    Activation.EXPONENTIAL: (math.exp, math.exp),
 }
 
 
@@ -76,8 +79,11 @@ def outputs_and_targets(
     rng: np.random.Generator, dtype: DType, loss: Loss, N: int, n: int
 ) -> tuple[Array, Array]:
     """A and Y as a network with this loss would have them."""
-    if loss == Loss.SQUARED_ERROR:
+    if loss in ERRORS:
         return normal(rng, dtype, N, n), normal(rng, dtype, N, n)
+    if loss == Loss.POISSON:
+        counts = rng.poisson(2.0, (N, n)).astype(dtype)
+        return np.exp(normal(rng, dtype, N, n)), counts
     A = rng.uniform(0.01, 0.99, (N, n))
     Y = rng.uniform(0, 1, (N, n))
     if loss == Loss.CROSS_ENTROPY:
@@ -174,6 +180,12 @@ def explicit_loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -
     def of_one(a: float, y: float) -> float:
         if loss == Loss.SQUARED_ERROR:
             return 0.5 * (y - a) ** 2
+        if loss == Loss.ABSOLUTE_ERROR:
+            return abs(y - a)
+        if loss == Loss.HUBER:
+            return 0.5 * (y - a) ** 2 if abs(y - a) <= 1 else abs(y - a) - 0.5
+        if loss == Loss.POISSON:
+            return (y * math.log(y / a) if y > 0 else 0) - y + a
         if loss == Loss.BINARY_CROSS_ENTROPY:
             return -(y * math.log(a) + (1 - y) * math.log(1 - a))
         return -y * math.log(a)
@@ -239,6 +251,20 @@ def test_probabilities_inside_the_clip_are_not_changed(
     assert_allclose(total, -math.log(float(a[0, 0])), rtol=1e-6)
 
 
+def test_poisson_loss_of_a_zero_prediction_is_finite_and_large(
+    twin: ModuleType, dtype: DType
+) -> None:
+    A, Y = np.zeros((1, 5), dtype), np.ones((1, 5), dtype)
+    assert 100 < twin.loss(A, Y, None, Loss.POISSON) < math.inf
+
+
+@pytest.mark.parametrize("loss", Loss)
+def test_loss_of_nan_is_nan(twin: ModuleType, dtype: DType, loss: Loss) -> None:
+    A, Y = np.full((2, 3), 0.5, dtype), np.full((2, 3), 0.5, dtype)
+    A[1, 2] = np.nan
+    assert math.isnan(twin.loss(A, Y, None, loss))
+
+
 # (3)
 
 
@@ -259,11 +285,16 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
     A, Y = outputs_and_targets(rng, dtype, loss, N, n)
     sample_weight = weights_or_none(rng, dtype, N, weighted)
     expected = wide(A) - wide(Y)
-    if loss == Loss.SQUARED_ERROR:
+    if loss in ERRORS:
         Z = rng.standard_normal((N, n))
         sigma, derivative = SIGMA[activation]
         A = each(sigma, Z).astype(dtype)
-        expected = (wide(A) - wide(Y)) * each(derivative, Z)
+        residual = wide(A) - wide(Y)
+        if loss == Loss.ABSOLUTE_ERROR:
+            residual = np.sign(residual)
+        if loss == Loss.HUBER:
+            residual = residual.clip(-1, 1)
+        expected = residual * each(derivative, Z)
     if sample_weight is not None:
         expected *= wide(sample_weight)[:, np.newaxis]
     delta = np.full((N, n), np.nan, dtype)
@@ -405,6 +436,14 @@ def test_gradient_descent_decays_weights_but_not_biases(
 
 
 COUNTS = [0, 1, 7, 13, 33, 1000]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_square_sum_is_that_of_the_elements_squares(
+    twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator, count: int
+) -> None:
+    x = normal(rng, dtype, count)
+    close(twin.square_sum(x), math.fsum(float(value) ** 2 for value in x))
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -687,6 +726,12 @@ CALLS = [
     Call("momentum", "n n n", (0.1, 0.9, False, 0.01), n_outputs=2, overwrites=False),
     Call("momentum", "n n n", (0.1, 0.9, True, 0.01), n_outputs=2, overwrites=False),
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
+    Call("square_sum", "n", n_outputs=0),
+    Call("dropout", "Nn", (0.3, 5, 6, 7), overwrites=False),
+    *(
+        Call("dropout_derivative", "Nn Nn", (0.3, 5, 6, 7, activation), overwrites=False)
+        for activation in ELEMENTWISE
+    ),
     Call("exp", "n n"),
     Call("log", "n n", low=0.01),
     Call("first_beyond", "n", (3.0,), n_outputs=0),
@@ -826,7 +871,7 @@ def every_array(calls: list[Call]) -> list[Any]:
 
 # One call per kernel: checks do not depend on the other arguments.
 FIRST_CALLS = list({call.kernel: call for call in reversed(CALLS)}.values())
-SEVERAL_ARRAYS = [call for call in FIRST_CALLS if call.kernel != "first_beyond"]
+SEVERAL_ARRAYS = [call for call in FIRST_CALLS if " " in call.shapes]
 
 
 @pytest.mark.parametrize(("call", "position"), every_array(SEVERAL_ARRAYS))

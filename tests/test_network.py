@@ -377,6 +377,9 @@ def away_from_kinks(net: nncore.Network, seed: int) -> tuple[Array, Array]:
         A_prev = [X, *net.layer_outputs(X)]
         Z = [a @ W + b for a, W, b in zip(A_prev[:-1], net.weights, net.biases, strict=True)]
         kinked = [z for z, name in zip(Z, net.activation, strict=True) if name[-2:] == "lu"]
+        if net.loss in ("absolute_error", "huber"):
+            residual = np.abs(A_prev[-1] - Y)
+            kinked += [residual] if net.loss == "absolute_error" else [residual - 1]
         if all(np.abs(z).min() > 0.01 for z in kinked):
             return X, Y
     raise AssertionError("no data away from the kinks")

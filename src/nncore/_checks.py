@@ -11,7 +11,7 @@ import math
 import numbers
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "LOSSES",
     "as_activations",
     "as_bool",
+    "as_dropout",
     "as_dtype",
     "as_examples",
     "as_generator",
@@ -45,8 +46,12 @@ ACTIVATIONS = {member.name.lower(): member for member in Activation}
 LOSSES = {member.name.lower(): member for member in Loss}
 
 # The output activations that a loss's delta (3) is right for.
+_ELEMENTWISE = set(Activation) - {Activation.SOFTMAX}
 _OUTPUTS = {
-    Loss.SQUARED_ERROR: set(Activation) - {Activation.SOFTMAX},
+    Loss.SQUARED_ERROR: _ELEMENTWISE,
+    Loss.ABSOLUTE_ERROR: _ELEMENTWISE,
+    Loss.HUBER: _ELEMENTWISE,
+    Loss.POISSON: {Activation.EXPONENTIAL},
     Loss.BINARY_CROSS_ENTROPY: {Activation.SIGMOID},
     Loss.CROSS_ENTROPY: {Activation.SOFTMAX},
 }
@@ -155,6 +160,23 @@ def as_loss(loss: str, output: Activation) -> Loss:
             f"got {output.name.lower()!r}; activation takes one name for each layer, too"
         )
     return checked
+
+
+def as_dropout(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
+    """Return the share of units that each hidden layer drops."""
+    if isinstance(dropout, str) or not isinstance(dropout, Iterable):
+        rates = [as_real("dropout", dropout)] * n_hidden
+    else:
+        rates = [as_real(f"dropout[{l}]", rate) for l, rate in enumerate(dropout)]
+        if len(rates) != n_hidden:
+            raise ValueError(
+                f"dropout must be one number or one for each of the {n_hidden} hidden layers, "
+                f"got {len(rates)} numbers"
+            )
+    for rate in rates:
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {rate!r}")
+    return tuple(rates)
 
 
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -327,8 +349,14 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
     if is_mapped(value):
         return array
     array = _as_finite(name, array, dtype, _SOURCES)
-    if loss != Loss.SQUARED_ERROR:
+    if loss in (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY):
         _check_probabilities(name, array, loss)
+    if loss == Loss.POISSON and (array < 0).any():
+        row = int(np.argmax((array < 0).any(axis=1)))
+        raise ValueError(
+            f"{name} must not be negative with loss 'poisson', got {array[row].tolist()} in row "
+            f"{row}"
+        )
     return array
 
 

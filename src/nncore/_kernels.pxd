@@ -15,16 +15,28 @@ cdef extern from "nncore.h" nogil:
         LEAKY_RELU "NNCORE_LEAKY_RELU"
         ELU "NNCORE_ELU"
         SOFTPLUS "NNCORE_SOFTPLUS"
+        EXPONENTIAL "NNCORE_EXPONENTIAL"
         SOFTMAX "NNCORE_SOFTMAX"
 
     cpdef enum Loss "nncore_loss":
         SQUARED_ERROR "NNCORE_SQUARED_ERROR"
         BINARY_CROSS_ENTROPY "NNCORE_BINARY_CROSS_ENTROPY"
         CROSS_ENTROPY "NNCORE_CROSS_ENTROPY"
+        POISSON "NNCORE_POISSON"
+        ABSOLUTE_ERROR "NNCORE_ABSOLUTE_ERROR"
+        HUBER "NNCORE_HUBER"
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
     const floating[::1] b, Py_ssize_t activation) except -1 nogil
+
+cpdef int dropout(
+    floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
+    unsigned long long l) except -1 nogil
+
+cpdef int dropout_derivative(
+    floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
+    unsigned long long step, unsigned long long l, Py_ssize_t activation) except -1 nogil
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
@@ -58,6 +70,8 @@ cpdef int adam(
     floating[::1] parameters, floating[::1] m, floating[::1] v, const floating[::1] gradient,
     double step_size, double beta_1, double beta_2, double epsilon,
     double weight_decay) except -1 nogil
+
+cpdef double square_sum(const floating[::1] x) except? -1 nogil
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil
 

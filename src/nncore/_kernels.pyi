@@ -17,12 +17,16 @@ class Activation(IntEnum):
     LEAKY_RELU = 4
     ELU = 5
     SOFTPLUS = 6
-    SOFTMAX = 7
+    EXPONENTIAL = 7
+    SOFTMAX = 8
 
 class Loss(IntEnum):
     SQUARED_ERROR = 0
     BINARY_CROSS_ENTROPY = 1
     CROSS_ENTROPY = 2
+    POISSON = 3
+    ABSOLUTE_ERROR = 4
+    HUBER = 5
 
 KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]
 
@@ -32,6 +36,16 @@ def forward(
     A_prev: npt.NDArray[_Real],
     W: npt.NDArray[_Real],
     b: npt.NDArray[_Real],
+    activation: Activation,
+) -> int: ...
+def dropout(A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int) -> int: ...
+def dropout_derivative(
+    delta: npt.NDArray[_Real],
+    A: npt.NDArray[_Real],
+    rate: float,
+    seed: int,
+    step: int,
+    l: int,
     activation: Activation,
 ) -> int: ...
 def loss(
@@ -97,6 +111,7 @@ def adam(
     epsilon: float,
     weight_decay: float,
 ) -> int: ...
+def square_sum(x: npt.NDArray[_Real]) -> float: ...
 def exp(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
 def log(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
 def first_beyond(x: npt.NDArray[_Real], limit: float) -> int: ...

@@ -68,10 +68,12 @@ cdef int refuse(str needs, got) except -1:
 
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
     """Whether (3) is right for the pair."""
-    if loss == SQUARED_ERROR:
+    if loss == SQUARED_ERROR or loss == ABSOLUTE_ERROR or loss == HUBER:
         return 0 <= activation < <Py_ssize_t> SOFTMAX
     if loss == BINARY_CROSS_ENTROPY:
         return activation == SIGMOID
+    if loss == POISSON:
+        return activation == EXPONENTIAL
     return loss == CROSS_ENTROPY and activation == SOFTMAX
 
 
@@ -136,6 +138,38 @@ cpdef int forward(
     return 0
 
 
+cpdef int dropout(
+    floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
+    unsigned long long l,
+) except -1 nogil:
+    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate."""
+    if not 0 <= rate < 1:
+        with gil:
+            refuse("a rate in [0, 1)", (rate,))
+    if A.shape[1]:
+        elementwise(matrix(A)).dropout(
+            <void *> matrix(A), rate, seed, step, l, A.shape[1], 0, A.shape[0], A.shape[0],
+            A.shape[1])
+    return 0
+
+
+cpdef int dropout_derivative(
+    floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
+    unsigned long long step, unsigned long long l, Py_ssize_t activation,
+) except -1 nogil:
+    """The second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units."""
+    if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
+            or not 0 <= activation < <Py_ssize_t> SOFTMAX):
+        with gil:
+            refuse("delta and A (N, n), a rate in [0, 1), an elementwise Activation", (
+                (delta.shape[0], delta.shape[1]), (A.shape[0], A.shape[1]), rate, activation))
+    if A.shape[1]:
+        elementwise(matrix(A)).dropout_derivative(
+            <void *> matrix(delta), matrix(A), <Activation> activation, rate, seed, step, l,
+            A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
+    return 0
+
+
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
     Py_ssize_t loss,
@@ -146,7 +180,7 @@ cpdef double loss(
         Py_ssize_t n = A.shape[1]
     if (Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not 0 <= loss <= <Py_ssize_t> CROSS_ENTROPY):
+            or not 0 <= loss <= <Py_ssize_t> HUBER):
         with gil:
             refuse("A (N, n), Y (N, n), sample_weight (N,) or None, a Loss", (
                 (N, n), (Y.shape[0], Y.shape[1]),
@@ -159,7 +193,7 @@ cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
 ) except -1 nogil:
-    """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
@@ -288,6 +322,11 @@ cdef int check_lengths(
             refuse("vectors of one length", (
                 count, gradient.shape[0], state_1.shape[0], state_2.shape[0]))
     return 0
+
+
+cpdef double square_sum(const floating[::1] x) except? -1 nogil:
+    """Return Σ x², each element's square rounded to the type, most of the sum in double."""
+    return elementwise(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
 
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:

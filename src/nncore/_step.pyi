@@ -39,6 +39,11 @@ class Update:
         beta_1: float = 0.0,
         beta_2: float = 0.0,
         epsilon: float = 0.0,
+        epsilon_uncorrected: bool = False,
+        penalty: float = 0.0,
+        max_norm: float = 0.0,
+        dropout: tuple[float, ...] = (),
+        dropout_seed: int = 0,
     ) -> None: ...
 
 class Workspace:
@@ -58,9 +63,13 @@ class Workspace:
     def load(self, update: Update | None = None, *, transposes: bool = True) -> None: ...
     def store(self) -> None: ...
     def train(
-        self, examples: Examples, order: npt.NDArray[np.intp] | None, batch_size: int
+        self,
+        examples: Examples,
+        order: npt.NDArray[np.intp] | None,
+        batch_size: int,
+        batch_losses: npt.NDArray[np.float64] | None = None,
     ) -> float: ...
-    def add_gradient(self, out: npt.NDArray[Any], examples: Examples, scale: float) -> None: ...
+    def add_gradient(self, out: npt.NDArray[Any], examples: Examples, scale: float) -> float: ...
     def total_loss(self, examples: Examples) -> float: ...
     def predict(
         self, out: npt.NDArray[Any], examples: Examples, *, suspect: bool = False

@@ -14,6 +14,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.math cimport isfinite, sqrt
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
@@ -197,6 +198,10 @@ cdef struct Coefficients:
     double beta_1
     double beta_2
     double epsilon
+    bint epsilon_uncorrected
+    double penalty
+    double max_norm
+    uint64_t dropout_seed
 
 
 cdef class Update:
@@ -204,23 +209,35 @@ cdef class Update:
 
     `rule` is "gradient_descent", "momentum" (state: the velocity) or "adam" (state: m and v); each
     state vector is contiguous and has the layout and dtype of the network's parameters.
+
+    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
+    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W to its summed
+    gradient: the mean's share is α / N. With `epsilon_uncorrected` Adam's ε is added to √v instead
+    of √v̂, the form of the paper's section 2.
+
+    A gradient, all L2 terms included, whose Euclidean norm is above `max_norm` > 0 is scaled to it.
+    `dropout` has a rate for each hidden layer, of units that a step leaves out.
     """
 
     cdef:
         readonly tuple state
         readonly Py_ssize_t step_count
         Coefficients coefficients
+        tuple dropout
 
     def __init__(
         self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
         double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
-        double beta_2=0.0, double epsilon=0.0,
+        double beta_2=0.0, double epsilon=0.0, bint epsilon_uncorrected=False,
+        double penalty=0.0, double max_norm=0.0, tuple dropout=(), uint64_t dropout_seed=0,
     ):
         rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
         self.state = state
         self.step_count = step_count
         self.coefficients = Coefficients(
-            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon)
+            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon,
+            epsilon_uncorrected, penalty, max_norm, dropout_seed)
+        self.dropout = dropout
 
 
 def _shares(Py_ssize_t n, Py_ssize_t most):
@@ -234,6 +251,8 @@ cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
     Activation activation
+    # The share of its units that a step of `train` drops.
+    double dropout
     # Where W and b begin in the flat vector of parameters, and in one that is laid out in panels.
     Py_ssize_t flat_W
     Py_ssize_t flat_b
@@ -254,6 +273,8 @@ cdef struct Tile:
     Py_ssize_t p_end
     Py_ssize_t k_begin
     Py_ssize_t k_end
+    # Its own number.
+    Py_ssize_t i
 
 
 # What one run of the team does.
@@ -318,6 +339,9 @@ cdef class Workspace:
         double *losses
         double *weights
         object sums
+        # A tile's share of ‖W‖² and of the gradient's.
+        double *squares
+        double *gradient_squares
         # The run.
         nncore_team team
         Task task
@@ -333,6 +357,7 @@ cdef class Workspace:
         Coefficients rule
         Py_ssize_t step_count
         Py_ssize_t n_examples, batch, n_members
+        double *batch_losses
         double scale, beta
         double total
         void *out
@@ -416,15 +441,18 @@ cdef class Workspace:
             else:
                 most = max(64, 65536 // layer.n)
                 for k in range(0, layer.n_prev, most):
-                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev)))
-        for l, p_begin, p_end, k_begin, k_end in tiles:
+                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev), len(tiles)))
+        for l, p_begin, p_end, k_begin, k_end, _ in tiles:
             width = self._width(p_begin, self.layers[l].n)
             self.scratch_size = max(
                 self.scratch_size, (p_end - p_begin) * max(k_end - k_begin, 1) * width)
         self.n_tiles = len(tiles)
         array = np.array(tiles, dtype=np.intp)
-        self.arrays += (array,)
+        squares = np.empty(2 * self.n_tiles)
+        self.arrays += (array, squares)
         self.tiles = <Tile *> cnp.PyArray_DATA(array)
+        self.squares = <double *> cnp.PyArray_DATA(squares)
+        self.gradient_squares = self.squares + self.n_tiles
 
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end):
         """Cut panels p_begin to p_end of W, all as wide, into tiles of about equal size.
@@ -447,7 +475,7 @@ cdef class Workspace:
             for k, k_next in _shares(n_rows, max(squares // panels, 1)):
                 tiles.append((
                     l, p_begin + p, p_begin + p_next, k * self.panel,
-                    min(k_next * self.panel, self.layers[l].n_prev)))
+                    min(k_next * self.panel, self.layers[l].n_prev), len(tiles)))
 
     cdef _allocate(self):
         """Find a place for everything in one stretch of memory."""
@@ -463,7 +491,7 @@ cdef class Workspace:
         # Threads must not write to the same cache line.
         self.scratch_size = (self.scratch_size * size + 63) // 64 * 64 // size
         for count in (
-            n_packed, n_packed, n_packed, n_packed, n_transposed, self.n_units + n_examples,
+            n_packed, n_packed, n_packed, self.n_packed, n_transposed, self.n_units + n_examples,
             self.n_units, n_outputs, n_outputs, n_outputs, self.batch_size,
             self.scratch_size * self.n_members,
         ):
@@ -527,6 +555,10 @@ cdef class Workspace:
         self.update = update
         if update is not None:
             self.rule, self.step_count = update.coefficients, update.step_count
+            for l in range(self.depth):
+                self.layers[l].dropout = update.dropout[l] if l < len(update.dropout) else 0
+            if self.rule.max_norm > 0:
+                self.gradients = self.packed[3]
         self.parameters = self._packed(self.flat, 0)
         if update is not None:
             if len(update.state) > 0:
@@ -556,16 +588,23 @@ cdef class Workspace:
 
     def train(
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
+        double[:, ::1] batch_losses=None,
     ):
         """Run the steps of an epoch; return the sum of the examples' losses.
 
         Batches are cut from the examples in `order`, or as they lie where `order` is None. The
         losses are those before each step. A batch whose loss is not finite ends the epoch with the
         parameters as they were before it; so does Ctrl-C, which raises KeyboardInterrupt.
+
+        With `batch_losses`, of shape (n_batches, 2), each row takes its batch's mean loss and the
+        penalty's part in the mean, zeros if the batch has no weight; a loss that is not finite
+        then ends nothing.
         """
         self._prepare(TRAIN, examples, batch_size)
         if order is not None:
             self.order = &order[0]
+        if batch_losses is not None:
+            self.batch_losses = &batch_losses[0, 0]
         try:
             self._run_team()
         finally:
@@ -575,13 +614,14 @@ cdef class Workspace:
     def add_gradient(
         self, cnp.ndarray out not None, Examples examples not None, double scale,
     ):
-        """Set `out` to scale times the gradient of the examples' summed loss."""
+        """Set `out` to scale times the gradient of the examples' summed loss; return that sum."""
         self._prepare(GRADIENT, examples, self.batch_size)
         self.gradients = self._packed(out, 3)
         self.scale = scale
         self._run_team()
         if self.panel:
             self._unpack(cnp.PyArray_DATA(out), self.gradients)
+        return self.total
 
     def total_loss(self, Examples examples not None):
         """Return the sum of weight times loss over the examples."""
@@ -620,6 +660,7 @@ cdef class Workspace:
             and self.X.type == (NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32)
             and self.X.column_stride == size and self.X.row_stride > 0
             and self.X.row_stride % size == 0 and <Py_ssize_t> self.X.data % size == 0)
+        self.batch_losses = NULL
         self.batch = batch
         self.total = 0
         self.failure = None
@@ -720,7 +761,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
     cdef:
         Py_ssize_t start = 0, N, n_spans, i, row
         Py_ssize_t step = w.step_count
-        double loss, weight
+        double loss, weight, squares, clipping
         Watch watch = Watch(0, monotonic_seconds())
     while start < w.n_examples:
         N = min(w.batch, w.n_examples - start)
@@ -742,18 +783,38 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             weight += w.weights[i]
         if rank == 0:
             w.total = w.total + loss
-        if not isfinite(loss) and w.task == TRAIN:
+        if not isfinite(loss) and w.task == TRAIN and w.batch_losses == NULL:
             return
         # A batch of examples that weigh nothing has no mean to descend.
         if weight > 0 or w.task == GRADIENT:
             step += 1
             i = nncore_team_take(&w.team)
-            while i < w.n_tiles:
-                _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+            if w.task == TRAIN and w.rule.max_norm > 0:
+                while i < w.n_tiles:
+                    _gradient_tile(w, &w.tiles[i], N, weight, _)
+                    i = nncore_team_take(&w.team)
+                nncore_team_wait(&w.team)
+                clipping = _clipping(w)
                 i = nncore_team_take(&w.team)
+                while i < w.n_tiles:
+                    _update_tile(w, &w.tiles[i], step, clipping, _)
+                    i = nncore_team_take(&w.team)
+            else:
+                while i < w.n_tiles:
+                    _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+                    i = nncore_team_take(&w.team)
             if rank == 0:
                 w.step_count = step
         nncore_team_wait(&w.team)
+        if rank == 0 and w.batch_losses != NULL:
+            # The next barrier keeps the others from the next batch's squares.
+            squares = 0
+            if w.rule.penalty > 0:
+                for i in range(w.n_tiles):
+                    squares += w.squares[i]
+            w.batch_losses[2 * (start // w.batch)] = loss / weight if weight > 0 else 0
+            w.batch_losses[2 * (start // w.batch) + 1] = (
+                0.5 * w.rule.penalty * squares / weight if weight > 0 else 0)
         start += N
 
 
@@ -809,6 +870,10 @@ cdef void _span(
         w.kernels.forward(
             activations + layer.A, A_prev, A_stride, parameters + layer.W, parameters + layer.b,
             _in_panels(w, layer.activation), row, n_rows, capacity, layer.n_prev, layer.n)
+        if w.task == TRAIN and layer.dropout > 0:
+            w.kernels.dropout(
+                activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1,
+                w.panel or layer.n, row, n_rows, capacity, layer.n)
         A_prev = activations + layer.A
         A_stride = 0
 
@@ -845,8 +910,14 @@ cdef void _span(
             deltas + layer.A_prev, deltas + layer.A,
             <const floating *> w.transposes + layer.transposed if w.panel
             else <const floating *> (parameters + layer.W),
-            activations + layer.A_prev, w.layers[l - 1].activation, row, n_rows, capacity,
-            layer.n_prev, layer.n)
+            activations + layer.A_prev,
+            IDENTITY if w.task == TRAIN and w.layers[l - 1].dropout > 0
+            else w.layers[l - 1].activation, row, n_rows, capacity, layer.n_prev, layer.n)
+        if w.task == TRAIN and w.layers[l - 1].dropout > 0:
+            w.kernels.dropout_derivative(
+                deltas + layer.A_prev, activations + layer.A_prev, w.layers[l - 1].activation,
+                w.layers[l - 1].dropout, w.rule.dropout_seed, w.step_count, l,
+                w.panel or layer.n_prev, row, n_rows, capacity, layer.n_prev)
 
 
 cdef inline Activation _in_panels(Workspace w, Activation activation) noexcept nogil:
@@ -925,14 +996,17 @@ cdef void _tile(
         floating *out = (
             scratch if indirect else <floating *> w.gradients if rule == ADD else parameters)
         double scale = 1 / weight if weight > 0 else 0
+        double decay = w.rule.weight_decay + w.rule.penalty * scale
         double beta_W = 0
         double beta_b = 0
     if rule == ADD:
         scale, beta_W, beta_b = w.scale, beta, beta
     elif rule == GRADIENT_DESCENT:
-        beta_W, beta_b = 1 - w.rule.learning_rate * w.rule.weight_decay, 1
+        beta_W, beta_b = 1 - w.rule.learning_rate * decay, 1
         scale = -w.rule.learning_rate * scale
 
+    if rule != ADD and w.rule.penalty > 0 and w.batch_losses != NULL:
+        w.squares[tile.i] = _square_sum(w, tile, <const floating *> parameters)
     w.kernels.gradient(
         out if indirect else out + at, delta, A_prev, scale, beta_W,
         count if indirect else panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, N,
@@ -941,7 +1015,7 @@ cdef void _tile(
         if indirect:
             _update(
                 w, step, at + (p - tile.p_begin) * panel_step,
-                scratch + (p - tile.p_begin) * count, count, w.rule.weight_decay)
+                scratch + (p - tile.p_begin) * count, count, decay)
         if w.panel and tile.l > 0 and rule != ADD:
             w.kernels.transpose(
                 <floating *> w.transposes + layer.transposed, parameters + layer.W, p,
@@ -957,6 +1031,98 @@ cdef void _tile(
             _update(w, step, at, out, width, 0)
 
 
+# Where the gradient's norm is limited, the second phase is two: all gradients, then all updates.
+
+cdef void _gradient_tile(
+    Workspace w, Tile *tile, Py_ssize_t N, double weight, const floating *_,
+) noexcept nogil:
+    """(5) for a tile of a W, with the L2 terms, into the vector of gradients; and its squares."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t p, at, b, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t panel_step = w.panel * layer.n_prev
+        Py_ssize_t count = (tile.k_end - tile.k_begin) * width
+        Py_ssize_t begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
+        const floating *delta = <const floating *> w.deltas + layer.A
+        const floating *parameters = <const floating *> w.parameters
+        floating *gradient = <floating *> w.gradients
+        double decay = w.rule.weight_decay + w.rule.penalty / weight
+        double squares = 0
+    w.kernels.gradient(
+        gradient + begin, delta, <const floating *> w.activations + layer.A_prev, 1 / weight, 0,
+        panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, N, w.capacity,
+        layer.n_prev, layer.n)
+    if decay > 0:
+        for p in range(tile.p_begin, tile.p_end):
+            at = begin + (p - tile.p_begin) * panel_step
+            w.kernels.sgd(gradient + at, parameters + at, -decay, 0, count)
+    squares += _square_sum(w, tile, gradient)
+    if tile.k_begin == 0:
+        for p in range(tile.p_begin, tile.p_end):
+            b = layer.b + p * w.panel
+            w.kernels.column_sums(
+                gradient + b, delta + p * w.panel * w.capacity, 1 / weight, 0, N, width)
+            squares += w.kernels.square_sum(
+                gradient + b, 1, min(width, layer.n - p * w.panel), width)
+    w.gradient_squares[tile.i] = squares
+    if w.rule.penalty > 0 and w.batch_losses != NULL:
+        w.squares[tile.i] = _square_sum(w, tile, parameters)
+
+
+cdef double _square_sum(Workspace w, Tile *tile, const floating *vector) noexcept nogil:
+    """The sum of the squares of a tile of a W in a vector in the layout of the parameters."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+        double total = 0
+    for p in range(tile.p_begin, tile.p_end):
+        total += w.kernels.square_sum(
+            vector + layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
+            tile.k_end - tile.k_begin, min(width, layer.n - p * w.panel), width)
+    return total
+
+
+cdef double _clipping(Workspace w) noexcept nogil:
+    """What the gradient is to be multiplied with; every member adds up in the same order."""
+    cdef:
+        Py_ssize_t i
+        double squares = 0
+    for i in range(w.n_tiles):
+        squares += w.gradient_squares[i]
+    return w.rule.max_norm / sqrt(squares) if squares > w.rule.max_norm ** 2 else 1
+
+
+cdef void _update_tile(
+    Workspace w, Tile *tile, Py_ssize_t step, double clipping, const floating *_,
+) noexcept nogil:
+    """(6) for a tile of a W, from the vector of gradients."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+    for p in range(tile.p_begin, tile.p_end):
+        _clipped_update(
+            w, step, layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
+            (tile.k_end - tile.k_begin) * width, clipping, _)
+        if w.panel and tile.l > 0:
+            w.kernels.transpose(
+                <floating *> w.transposes + layer.transposed,
+                <const floating *> w.parameters + layer.W, p, tile.k_begin, tile.k_end,
+                layer.n_prev, layer.n)
+        if tile.k_begin == 0:
+            _clipped_update(w, step, layer.b + p * w.panel, width, clipping, _)
+
+
+cdef void _clipped_update(
+    Workspace w, Py_ssize_t step, Py_ssize_t at, Py_ssize_t count, double clipping,
+    const floating *_,
+) noexcept nogil:
+    cdef floating *gradient = <floating *> w.gradients + at
+    # As a step of gradient descent on itself: g - (1 - clipping) g.
+    if clipping < 1:
+        w.kernels.sgd(gradient, gradient, 1 - clipping, 0, count)
+    _update(w, step, at, gradient, count, 0)
+
+
 cdef void _update(
     Workspace w, Py_ssize_t step, Py_ssize_t at, const floating *gradient, Py_ssize_t count,
     double weight_decay,
@@ -969,6 +1135,8 @@ cdef void _update(
         w.kernels.momentum(
             parameters, <floating *> w.state_1 + at, gradient, w.rule.learning_rate,
             w.rule.momentum, w.rule.nesterov, weight_decay, count)
+    elif w.rule.rule == GRADIENT_DESCENT:
+        w.kernels.sgd(parameters, gradient, w.rule.learning_rate, weight_decay, count)
     else:
         # Kingma and Ba's corrected means m/(1 - b1^t) and v/(1 - b2^t), taken out of the loop.
         correction_1 = 1 - w.rule.beta_1 ** step
@@ -976,4 +1144,5 @@ cdef void _update(
         w.kernels.adam(
             parameters, <floating *> w.state_1 + at, <floating *> w.state_2 + at, gradient,
             w.rule.learning_rate * correction_2 / correction_1, w.rule.beta_1, w.rule.beta_2,
-            w.rule.epsilon * correction_2, weight_decay, count)
+            w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction_2), weight_decay,
+            count)

@@ -1,5 +1,7 @@
 """The C core's interface, csrc/nncore.h and csrc/team.h, where each function is described."""
 
+from libc.stdint cimport uint64_t
+
 from nncore._kernels cimport Activation, Loss
 
 cdef extern from "nncore.h" nogil:
@@ -47,6 +49,13 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t n) noexcept nogil
         void (*times_derivative)(
             void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
+        void (*dropout)(
+            void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, Py_ssize_t panel,
+            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+        void (*dropout_derivative)(
+            void *delta, const void *A, Activation activation, double rate, uint64_t seed,
+            uint64_t step, uint64_t l, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
+            Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         double (*loss)(
             const void *A, const void *Y, const void *sample_weight, Loss loss,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
@@ -66,6 +75,8 @@ cdef extern from "nncore.h" nogil:
             void *parameters, void *m, void *v, const void *gradient, double step_size,
             double beta_1, double beta_2, double epsilon, double weight_decay,
             Py_ssize_t count) noexcept nogil
+        double (*square_sum)(
+            const void *x, Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
         void (*map)(
             void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
         bint (*finite)(const void *x, Py_ssize_t count) noexcept nogil

@@ -91,10 +91,12 @@ class Network:
         n_0, n_1, ..., n_L: the number of inputs, then the units of each layer.
     activation : str or sequence of L str, default "sigmoid"
         σ of all layers or of each: "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu"
-        (α = 1), "softplus", "identity", and "softmax" for the output layer.
+        (α = 1), "softplus", "exponential", "identity", and "softmax" for the output layer.
     loss : str, default "squared_error"
         Summed over the outputs, averaged over the examples: "squared_error",
-        ½ Σ (y - a)² (2), with any output but softmax; "binary_cross_entropy",
+        ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
+        and r - ½ beyond, with any output but softmax; "poisson", half the deviance,
+        Σ y ln(y/a) - y + a, with exponential outputs; "binary_cross_entropy",
         -Σ [y ln a + (1 - y) ln(1 - a)], with sigmoid outputs; "cross_entropy", -Σ y ln a, with
         softmax outputs. Probabilities are clipped to [eps, 1 - eps], the dtype's eps, before the
         logarithm.
@@ -319,19 +321,29 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        if n_threads is None and not _BLAS:
-            few_outputs = self._forward_pass.predict(X)
-            if few_outputs is not None:
-                return few_outputs
+        few_outputs = self._predict_few(X, n_threads)
+        if few_outputs is not None:
+            return few_outputs
         array = as_matrix("X", X, self._sizes[0], self._dtype, unread=True)
-        examples = Examples(array)
+        suspect = is_plain(array, self._dtype) and not is_mapped(X)
+        return self._predict(array, n_threads, suspect=suspect)
+
+    def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
+        """Return the outputs for a few rows that need no preparation, or None."""
+        return self._forward_pass.predict(X) if n_threads is None and not _BLAS else None
+
+    def _predict(self, inputs: Array, n_threads: int | None, *, suspect: bool = False) -> Array:
+        """Return the outputs for an array of a type that Examples takes.
+
+        A plain one in the network's dtype that is `suspect` is still to be looked through for NaN.
+        """
+        examples = Examples(inputs)
         outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
         team = self._team_size(n_threads, examples.n)
-        suspect = is_plain(array, self._dtype) and not is_mapped(X)
         with self._workspace(_SPAN * team, _SPAN, team) as workspace:
             workspace.load(transposes=False)
             if not workspace.predict(outputs, examples, suspect=suspect):
-                check_finite("X", array, self._dtype)
+                check_finite("X", inputs, self._dtype)
         return outputs
 
     def layer_outputs(self, X: npt.ArrayLike) -> list[Array]:
@@ -493,6 +505,8 @@ class Network:
         seed: Any = None,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: Sequence[npt.ArrayLike] | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        gradient_clipping: float | None = None,
         callbacks: Sequence[training.Callback] = (),
         verbose: bool = False,
         n_threads: int | None = None,
@@ -525,6 +539,12 @@ class Network:
             weights are all 0 makes no step.
         validation_data : (X, Y) or (X, Y, sample_weight), optional
             Examples whose mean loss is computed after each epoch.
+        dropout : float or sequence of float, default 0
+            The share of a hidden layer's units that each step leaves out, for all layers or for
+            each, in [0, 1); the others are divided by 1 - dropout.
+        gradient_clipping : float, optional
+            The largest Euclidean norm of a step's gradient, L2 terms included; one above it is
+            scaled to it.
         callbacks : sequence of callables
             Each is called after each epoch with an `EpochEnd`; if one returns True, training
             stops after that epoch.
@@ -571,6 +591,8 @@ class Network:
             seed=seed,
             sample_weight=sample_weight,
             validation_data=validation_data,
+            dropout=dropout,
+            gradient_clipping=gradient_clipping,
             callbacks=callbacks,
             verbose=verbose,
             n_threads=n_threads,

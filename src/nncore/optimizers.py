@@ -93,8 +93,8 @@ class Optimizer(ABC):
                 "give each network an optimizer of its own"
             )
 
-    def _update(self, network: Network) -> Update:
-        """Return the rule and its state for the compiled step."""
+    def _update(self, network: Network, **options: Any) -> Update:
+        """Return the rule and its state for the compiled step, with options of `Update`."""
         self._check(network)
         self._owner = (network.sizes, network.dtype)
         rule, n_vectors, coefficients = self._rule()
@@ -107,6 +107,7 @@ class Optimizer(ABC):
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             **coefficients,
+            **options,
         )
 
 

@@ -18,6 +18,8 @@ from ._kernels import Activation, Loss
 __all__ = [
     "adam",
     "delta",
+    "dropout",
+    "dropout_derivative",
     "exp",
     "first_beyond",
     "forward",
@@ -28,6 +30,7 @@ __all__ = [
     "momentum",
     "output_delta",
     "sgd",
+    "square_sum",
 ]
 
 Array = npt.NDArray[Any]
@@ -66,6 +69,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     ),
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
     Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
+    Activation.EXPONENTIAL: (np.exp, lambda a: a),
     # Its delta is A - Y (3); it has no derivative of its own.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }
@@ -77,6 +81,17 @@ def _log_clipped(p: Array) -> Array:
     return np.log(clipped)
 
 
+def _poisson(A: Array, Y: Array) -> Array:
+    a = np.maximum(A, np.finfo(A.dtype).tiny)
+    log_ratio = np.log(np.where(Y > 0, Y, 1)) - np.log(a)
+    deviance: Array = Y * log_ratio * (Y > 0) - Y + A
+    return deviance
+
+
+def _huber(r: Array) -> Array:
+    return np.where(r <= 1, 0.5 * r * r, r - 0.5)
+
+
 # The loss of each example: (2) and its siblings.
 LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
     Loss.SQUARED_ERROR: lambda A, Y: 0.5 * ((Y - A) ** 2).sum(axis=1),
@@ -84,6 +99,15 @@ LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
         -(Y * _log_clipped(A) + (1 - Y) * _log_clipped(1 - A)).sum(axis=1)
     ),
     Loss.CROSS_ENTROPY: lambda A, Y: -(Y * _log_clipped(A)).sum(axis=1),
+    Loss.POISSON: lambda A, Y: _poisson(A, Y).sum(axis=1),
+    Loss.ABSOLUTE_ERROR: lambda A, Y: np.abs(A - Y).sum(axis=1),
+    Loss.HUBER: lambda A, Y: _huber(np.abs(A - Y)).sum(axis=1),
+}
+
+# What takes the place of A - Y in (3), where that is not the loss's derivative by a.
+_RESIDUALS: dict[Loss, Function] = {
+    Loss.ABSOLUTE_ERROR: np.sign,
+    Loss.HUBER: lambda r: r.clip(-1, 1),
 }
 
 
@@ -91,6 +115,53 @@ def forward(A: Array, A_prev: Array, W: Array, b: Array, activation: Activation)
     """(1): A = σ(A_prev W + b)."""
     sigma, _ = ACTIVATIONS[activation]
     A[...] = sigma(A_prev @ W + b)
+
+
+def _mix(state: Array, counter: Array) -> Array:
+    """SplitMix64's function of 64-bit numbers, which overflow on purpose."""
+    with np.errstate(over="ignore"):
+        x = state + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = x ^ x >> np.uint64(31)
+    return mixed
+
+
+def _dropout_factors(A: Array, rate: float, seed: int, step: int, l: int) -> Array:
+    key = np.zeros(1, np.uint64)
+    for counter in (seed, step, l):
+        key = _mix(key, np.array([counter], np.uint64))
+    N, n = A.shape
+    examples = _mix(key, np.arange(N, dtype=np.uint64))
+    units = np.arange(n, dtype=np.uint64)
+    both = _mix(examples[:, np.newaxis], units // np.uint64(2))
+    numbers = np.where(
+        units % np.uint64(2) == 0, both & np.uint64(2**32 - 1), both >> np.uint64(32)
+    )
+    kept = A.dtype.type(1 / (1 - rate))
+    factors: Array = np.where(numbers < np.uint64(rate * 2**32), A.dtype.type(0), kept)
+    return factors
+
+
+def dropout(A: Array, rate: float, seed: int, step: int, l: int) -> None:
+    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
+
+    N. Srivastava and others, Dropout: a simple way to prevent neural networks from overfitting
+    (2014). Which units follows from the arguments alone: SplitMix64's function of the seed, the
+    step, the layer, the example's place in the batch and half the unit, one after the other.
+    """
+    A *= _dropout_factors(A, rate, seed, step, l)
+
+
+def dropout_derivative(
+    delta: Array, A: Array, rate: float, seed: int, step: int, l: int, activation: Activation
+) -> None:
+    """Make the second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
+
+    A is what `dropout` has left.
+    """
+    _, derivative = ACTIVATIONS[activation]
+    delta *= derivative(A * A.dtype.type(1 - rate)) * _dropout_factors(A, rate, seed, step, l)
 
 
 def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:
@@ -107,9 +178,9 @@ def output_delta(
     loss: Loss,
     activation: Activation,
 ) -> None:
-    """(3): δ = (A - Y) ⊙ σ′(Z), and A - Y for either cross-entropy, times the example's weight."""
-    delta[...] = A - Y
-    if loss == Loss.SQUARED_ERROR:
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
+    delta[...] = _RESIDUALS[loss](A - Y) if loss in _RESIDUALS else A - Y
+    if loss in (Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER):
         _, derivative = ACTIVATIONS[activation]
         delta *= derivative(A)
     if sample_weight is not None:
@@ -183,6 +254,11 @@ def adam(
     m[...] = beta_1 * m + (1 - beta_1) * g
     v[...] = beta_2 * v + (1 - beta_2) * g * g
     parameters -= step_size * m / (np.sqrt(v) + epsilon)
+
+
+def square_sum(x: Array) -> float:
+    """Return Σ x²."""
+    return float((x.astype(np.float64) ** 2).sum())
 
 
 def exp(out: Array, x: Array) -> None:

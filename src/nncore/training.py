@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_bool, as_generator, as_integer, first_nonfinite
+from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real, first_nonfinite
 from ._kernels import KERNELS
 from ._step import Examples, Workspace, span_of
 from .optimizers import Optimizer, as_optimizer
@@ -157,9 +157,10 @@ def _train(
     order: npt.NDArray[np.intp] | None,
     batch_size: int,
     optimizer: Optimizer,
+    **options: Any,
 ) -> float:
     """Run the steps of an epoch; return the sum of the losses, not finite if they diverge."""
-    update = optimizer._update(network)
+    update = optimizer._update(network, **options)
     workspace.load(update)
     try:
         return workspace.train(examples, order, batch_size)
@@ -180,6 +181,8 @@ def fit(
     seed: Any,
     sample_weight: npt.ArrayLike | None,
     validation_data: Sequence[npt.ArrayLike] | None,
+    dropout: float | Sequence[float],
+    gradient_clipping: float | None,
     callbacks: Sequence[Callback],
     verbose: bool,
     n_threads: int | None,
@@ -201,6 +204,7 @@ def fit(
             raise TypeError(f"callbacks must be callables, got {callback!r}")
     examples, weight = network._examples(X, Y, sample_weight)
     validation = _validation_examples(network, validation_data)
+    options = _step_options(dropout, gradient_clipping, len(network.sizes) - 2, rng)
 
     batch_size = min(batch_size, examples.n)
     history = History()
@@ -212,7 +216,9 @@ def fit(
             order = rng.permutation(examples.n) if shuffle else None
             begin = time.perf_counter()
             try:
-                total = _train(network, workspace, examples, order, batch_size, optimizer)
+                total = _train(
+                    network, workspace, examples, order, batch_size, optimizer, **options
+                )
             except BaseException:
                 # Ctrl-C, say: whole steps stay, but only if they led to numbers.
                 if not _is_finite(network):
@@ -242,6 +248,24 @@ def fit(
             if any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers):
                 break
     return history
+
+
+def _step_options(
+    dropout: float | Sequence[float],
+    gradient_clipping: float | None,
+    n_hidden: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    rates = as_dropout(dropout, n_hidden)
+    if gradient_clipping is not None:
+        options["max_norm"] = as_real("gradient_clipping", gradient_clipping)
+        if not options["max_norm"] > 0:
+            raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
+    if any(rates):
+        # Without dropout the generator is drawn from for the orders alone.
+        options |= {"dropout": rates, "dropout_seed": int(rng.integers(2**63))}
+    return options
 
 
 def _validation_examples(

@@ -27,6 +27,8 @@ INLINE V NAME(elu_derivative)(V a) { return SELECT(a > 0, NAME(all)(1), a + 1); 
 /* sigma(z) = 1 - e^-softplus(z). */
 INLINE V NAME(softplus_derivative)(V a) { return -NAME(expm1_nonpositive)(-a); }
 
+INLINE V NAME(exp_derivative)(V a) { return a; }
+
 /* A row of Z becomes its softmax; subtracting the largest z keeps exp from overflowing. */
 static void NAME(softmax_row)(real *A, ptrdiff_t n) {
     V largest = NAME(all)(-INFINITY);
@@ -112,6 +114,14 @@ INLINE V NAME(log_clipped)(V p) {
     return NAME(log)(SELECT(p < low, low, SELECT(p > high, high, p)));
 }
 
+/* Half the Poisson deviance, y ln(y / a) - y + a; the first term is 0 for y = 0, and a that is
+ * rounded to 0 counts as the smallest normal number. */
+INLINE V NAME(poisson)(V a, V y) {
+    const V low = NAME(all)(SMALLEST), one = NAME(all)(1);
+    const V ratio = NAME(log)(SELECT(y > 0, y, one)) - NAME(log)(SELECT(a < low, low, a));
+    return SELECT(y > 0, y * ratio, NAME(all)(0)) - y + a;
+}
+
 static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weight_,
                          enum nncore_loss loss, ptrdiff_t n_rows, ptrdiff_t n) {
     const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
@@ -137,6 +147,17 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
             case NNCORE_CROSS_ENTROPY: /* beyond the row's end y is 0, and so is the term */
                 row = NAME(fma)(-y, NAME(log_clipped)(a), row);
                 break;
+            case NNCORE_POISSON:
+                row += NAME(poisson)(a, y);
+                break;
+            case NNCORE_ABSOLUTE_ERROR:
+                row += NAME(abs)(a - y);
+                break;
+            case NNCORE_HUBER: {
+                const V r = NAME(abs)(a - y);
+                row += SELECT(r <= 1, R(0.5) * r * r, r - R(0.5));
+                break;
+            }
             }
         }
         total += (double)NAME(sum)(row) * (sample_weight ? (double)*sample_weight++ : 1.0);
@@ -157,10 +178,15 @@ static void NAME(output_delta)(void *delta_, const void *A, const void *Y_,
         const V weight = NAME(all)(sample_weight ? sample_weight[i] : 1);
         FOR_EACH_VECTOR (j, count, n) {
             const ptrdiff_t at = i * n + j;
-            STORE(delta + at, weight * (LOAD(a + at, count) - LOAD(y + at, count)), count);
+            V r = LOAD(a + at, count) - LOAD(y + at, count);
+            if (loss == NNCORE_ABSOLUTE_ERROR)
+                r = SELECT(r > 0, NAME(all)(1), SELECT(r < 0, NAME(all)(-1), r));
+            else if (loss == NNCORE_HUBER)
+                r = SELECT(r > 1, NAME(all)(1), SELECT(r < -1, NAME(all)(-1), r));
+            STORE(delta + at, weight * r, count);
         }
     }
-    if (loss == NNCORE_SQUARED_ERROR)
+    if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR || loss == NNCORE_HUBER)
         NAME(times_derivative)(delta, A, activation, n_rows * n);
 }
 
@@ -229,6 +255,26 @@ static void NAME(adam)(void *parameters_, void *m_, void *v_, const void *gradie
         STORE(v + i, v_new, left);
         STORE(w + i, x - step * m_new / (NAME(sqrt)(v_new) + (real)epsilon), left);
     }
+}
+
+static double NAME(square_sum)(const void *x_, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
+    const real *x = x_;
+    if (stride == n) { /* one long row */
+        n *= n_rows;
+        n_rows = n > 0;
+    }
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i++, x += stride)
+        for (ptrdiff_t block = 0; block < n; block += 256) { /* in float a long sum would drift */
+            const ptrdiff_t length = n - block < 256 ? n - block : 256;
+            V part = {0};
+            FOR_EACH_VECTOR (j, left, length) {
+                const V value = LOAD(x + block + j, left);
+                part = NAME(fma)(value, value, part);
+            }
+            total += (double)NAME(sum)(part);
+        }
+    return total;
 }
 
 static void NAME(map)(void *out_, const void *x_, enum nncore_function function, ptrdiff_t count) {

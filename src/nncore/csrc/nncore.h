@@ -9,6 +9,7 @@
 #define NNCORE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__)
 #define NNCORE_X86
@@ -22,7 +23,8 @@
     X(RELU, relu)                         \
     X(LEAKY_RELU, leaky_relu)             \
     X(ELU, elu)                           \
-    X(SOFTPLUS, softplus)
+    X(SOFTPLUS, softplus)                 \
+    X(EXPONENTIAL, exp)
 
 enum nncore_activation {
 #define X(NAME, function) NNCORE_##NAME,
@@ -31,7 +33,14 @@ enum nncore_activation {
         NNCORE_SOFTMAX
 };
 
-enum nncore_loss { NNCORE_SQUARED_ERROR, NNCORE_BINARY_CROSS_ENTROPY, NNCORE_CROSS_ENTROPY };
+enum nncore_loss {
+    NNCORE_SQUARED_ERROR,
+    NNCORE_BINARY_CROSS_ENTROPY,
+    NNCORE_CROSS_ENTROPY,
+    NNCORE_POISSON,
+    NNCORE_ABSOLUTE_ERROR,
+    NNCORE_HUBER
+};
 
 enum nncore_function { NNCORE_EXP, NNCORE_LOG };
 
@@ -92,6 +101,19 @@ typedef struct {
     void (*times_derivative)(void *delta, const void *A, enum nncore_activation activation,
                              ptrdiff_t count);
 
+    /* Dropout: of rows `row` to `row + n_rows` of A, in panels of the given width, the units that
+     * step `step` drops from layer l become 0, and the others are divided by 1 - rate. Which,
+     * follows from the arguments alone, see dropout.h. */
+    void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, ptrdiff_t panel,
+                    ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
+
+    /* delta <- delta . sigma'(Z) for the same units, 0 for those dropped; A is that after dropout.
+     */
+    void (*dropout_derivative)(void *delta, const void *A, enum nncore_activation activation,
+                               double rate, uint64_t seed, uint64_t step, uint64_t l,
+                               ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                               ptrdiff_t n);
+
     /* Sum over the rows of weight times the loss of the row, (2); sample_weight is n_rows or NULL.
      */
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
@@ -114,6 +136,9 @@ typedef struct {
     void (*adam)(void *parameters, void *m, void *v, const void *gradient, double step_size,
                  double beta_1, double beta_2, double epsilon, double weight_decay,
                  ptrdiff_t count);
+
+    /* The sum of the squares of n_rows x n elements, rows `stride` apart. */
+    double (*square_sum)(const void *x, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
 
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);

@@ -11,6 +11,8 @@
 
 #include "panels.h"
 
+#include "dropout.h"
+
 static const nncore_kernels NAME(kernels) = {
     .name = NNCORE_TEXT(ISA),
     .panel = PANEL,
@@ -23,12 +25,15 @@ static const nncore_kernels NAME(kernels) = {
     .gradient = NAME(gradient),
     .bias_activation = NAME(bias_activation),
     .times_derivative = NAME(times_derivative),
+    .dropout = NAME(dropout),
+    .dropout_derivative = NAME(dropout_derivative),
     .loss = NAME(loss),
     .output_delta = NAME(output_delta),
     .column_sums = NAME(column_sums),
     .sgd = NAME(sgd),
     .momentum = NAME(momentum),
     .adam = NAME(adam),
+    .square_sum = NAME(square_sum),
     .map = NAME(map),
     .finite = NAME(finite),
     .first_beyond = NAME(first_beyond),
@@ -48,6 +53,7 @@ static const nncore_kernels NAME(kernels) = {
 #undef bits
 #undef R
 #undef EPSILON
+#undef SMALLEST
 #undef V
 #undef VB
 #undef LANES
@@ -69,6 +75,8 @@ static const nncore_kernels NAME(kernels) = {
 #undef INNER_BLOCK
 #undef EXAMPLE_BLOCK
 #undef AHEAD
+#undef DROPOUT_BLOCK
+#undef DEFINE_DROPOUT
 #undef LOW_HALVES
 #undef HIGH_HALVES
 #undef SHUFFLE

@@ -19,6 +19,7 @@ typedef uint32_t NAME(bits_t);
 #define bits NAME(bits_t)
 #define R(literal) ((real)(literal))
 #define EPSILON (NNCORE_DOUBLE ? R(DBL_EPSILON) : R(FLT_EPSILON))
+#define SMALLEST (NNCORE_DOUBLE ? R(DBL_MIN) : R(FLT_MIN))
 
 typedef real NAME(vector_t) __attribute__((vector_size(VECTOR_BYTES)));
 typedef bits NAME(vector_bits_t) __attribute__((vector_size(VECTOR_BYTES)));

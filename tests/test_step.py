@@ -1,0 +1,291 @@
+"""What the compiled step offers to training loops other than `Network.fit`."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from helpers import Array, data, make
+
+import nncore
+from nncore import reference
+from nncore._checks import as_examples
+from nncore._step import Examples, Update, Workspace, span_of
+
+Rule = Literal["gradient_descent", "momentum", "adam"]
+
+N, BATCH, ALPHA, RATE = 37, 8, 0.3, 0.05
+
+
+def run(
+    net: nncore.Network,
+    examples: Examples,
+    update: Update,
+    order: Array | None = None,
+    n_threads: int = 1,
+    batch_losses: Array | None = None,
+    batch_size: int = BATCH,
+    blas: bool = False,
+) -> float:
+    """Make the steps of an epoch."""
+    workspace = Workspace(
+        net.sizes,
+        net._activations,
+        net._loss,
+        net.parameters,
+        batch_size,
+        span_of(batch_size, blas),
+        n_threads,
+        blas=blas,
+    )
+    workspace.load(update)
+    total = workspace.train(examples, order, batch_size, batch_losses)
+    workspace.store()
+    return total
+
+
+def update_of(rule: Rule, net: nncore.Network, **options: Any) -> Update:
+    n_vectors = {"gradient_descent": 0, "momentum": 1, "adam": 2}[rule]
+    state = tuple(np.zeros_like(net.parameters) for _ in range(n_vectors))
+    options = {"learning_rate": RATE, "weight_decay": 0.0, "beta_1": 0.9, "beta_2": 0.99} | options
+    return Update(rule, state, 0, epsilon=1e-3, momentum=0.8, **options)
+
+
+def weights_only(net: nncore.Network) -> Array:
+    """Return the parameters with all biases 0."""
+    copy = make(net.sizes, loss=net.loss)
+    copy.parameters = net.parameters
+    for b in copy.biases:
+        b[...] = 0
+    return copy.parameters
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("rule", ["gradient_descent", "momentum", "adam"])
+@pytest.mark.parametrize("sizes", [[5, 6, 3], [40, 70, 33, 3]], ids=str)
+def test_penalty_is_added_to_each_batchs_summed_loss(
+    sizes: list[int], rule: Rule, weighted: bool
+) -> None:
+    net = make(sizes, loss="cross_entropy")
+    rng = np.random.default_rng(6)
+    X, Y = data(net, N, rng)
+    weights = rng.uniform(0.2, 2, N) if weighted else np.ones(N)
+    examples, _ = as_examples(X, Y, weights, net.sizes, net._loss, net.dtype)
+    weights = weights / 2 ** np.frexp(weights.max())[1]  # what as_examples makes of them
+    expected = make(sizes, loss="cross_entropy")
+    order = rng.permutation(N)
+    batch_losses = np.full((5, 2), np.nan)
+    run(net, examples, update_of(rule, net, penalty=ALPHA), order, batch_losses=batch_losses)
+
+    m, v = np.zeros_like(net.parameters), np.zeros_like(net.parameters)
+    for step, begin in enumerate(range(0, N, BATCH), start=1):
+        rows = order[begin : begin + BATCH]
+        loss = expected.evaluate(X[rows], Y[rows], sample_weight=weights[rows])
+        W = weights_only(expected)
+        penalty = 0.5 * ALPHA * W @ W / weights[rows].sum()
+        np.testing.assert_allclose(batch_losses[step - 1], [loss, penalty], rtol=1e-10)
+        g = expected.gradient(X[rows], Y[rows], sample_weight=weights[rows])
+        g = g + ALPHA * W / weights[rows].sum()
+        if rule == "gradient_descent":
+            expected.parameters -= RATE * g
+        elif rule == "momentum":
+            v = 0.8 * v - RATE * g
+            expected.parameters += v
+        else:
+            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+            m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.99**step)
+            expected.parameters -= RATE * m_hat / (np.sqrt(v_hat) + 1e-3)
+    np.testing.assert_allclose(net.parameters, expected.parameters, rtol=1e-9, atol=1e-12)
+
+
+def test_adams_epsilon_can_be_added_to_the_uncorrected_mean() -> None:
+    net = make([5, 6, 3], loss="cross_entropy")
+    X, Y = data(net, BATCH, np.random.default_rng(6))
+    w, g = net.parameters.copy(), net.gradient(X, Y)
+    run(net, Examples(X, Y), update_of("adam", net, epsilon_uncorrected=True))
+    w -= RATE * np.sqrt(1 - 0.99) / (1 - 0.9) * 0.1 * g / (np.sqrt(0.01 * g * g) + 1e-3)
+    np.testing.assert_allclose(net.parameters, w, rtol=1e-10)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_batch_losses_are_the_same_for_any_number_of_threads(n_threads: int) -> None:
+    runs = []
+    for threads in (1, n_threads):
+        net = make([40, 70, 33, 3], loss="cross_entropy")
+        X, Y = data(net, N, np.random.default_rng(6))
+        batch_losses = np.full((5, 2), np.nan)
+        update = update_of("adam", net, penalty=ALPHA)
+        run(net, Examples(X, Y), update, None, threads, batch_losses)
+        runs.append((net.parameters.tobytes(), batch_losses.tobytes()))
+    assert runs[0] == runs[1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_epoch_unless_batch_losses_are_asked_for() -> None:
+    net = make([5, 6, 3])
+    X, Y = data(net, N, np.random.default_rng(6))
+    Y[BATCH, 0] = np.nan
+    update = update_of("momentum", net)
+    assert np.isnan(run(net, Examples(X, Y), update))
+    assert update.step_count == 1
+    assert np.isfinite(net.parameters).all()
+
+    batch_losses = np.zeros((5, 2))
+    update = update_of("momentum", net)
+    run(net, Examples(X, Y), update, batch_losses=batch_losses)
+    assert update.step_count == 5
+    assert np.isfinite(batch_losses[:, 0]).tolist() == [True, False, False, False, False]
+
+
+def test_gradient_comes_with_the_sum_of_the_losses() -> None:
+    net = make([5, 6, 3])
+    X, Y = data(net, N, np.random.default_rng(6))
+    with net._workspace(BATCH, span_of(BATCH, False), 1) as workspace:
+        workspace.load()
+        out = np.empty_like(net.parameters)
+        total = workspace.add_gradient(out, Examples(X, Y), 1 / N)
+    np.testing.assert_allclose(total / N, net.evaluate(X, Y), rtol=1e-12)
+    np.testing.assert_allclose(out, net.gradient(X, Y), rtol=1e-10, atol=1e-14)
+
+
+# Both through `Network.fit`
+
+
+def test_fit_drops_units_and_clips_gradients() -> None:
+    def fitted(**options: Any) -> Array:
+        net = make([5, 30, 3], loss="cross_entropy")
+        X, Y = data(net, N, np.random.default_rng(6))
+        net.fit(X, Y, epochs=3, batch_size=BATCH, optimizer="sgd", seed=1, **options)
+        return net.parameters
+
+    plain = fitted()
+    dropped = fitted(dropout=0.5)
+    assert (dropped == fitted(dropout=[0.5], n_threads=3)).all()
+    assert not np.allclose(dropped, plain)
+    assert (fitted(gradient_clipping=1e6) == fitted(gradient_clipping=1e9)).all()
+    start = make([5, 30, 3], loss="cross_entropy").parameters
+    assert np.linalg.norm(fitted(gradient_clipping=1e-3) - start) <= 15 * 0.01 * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"dropout": [0.1, 0.2]}, "each of the 1 hidden layers, got 2 numbers"),
+        ({"dropout": [0.1, "a"]}, r"dropout\[1\] must be a real number, got 'a'"),
+        ({"gradient_clipping": 0}, "gradient_clipping must be > 0, got 0"),
+    ],
+)
+def test_impossible_dropout_and_clipping_are_refused(options: Any, message: str) -> None:
+    net = make([5, 6, 3], loss="cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    before = net.parameters.copy()
+    with pytest.raises((TypeError, ValueError), match=message):
+        net.fit(X, Y, **options)
+    assert (net.parameters == before).all()
+
+
+# The limit of the gradient's norm
+
+
+@pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
+@pytest.mark.parametrize("max_norm", [1e-3, 1e3])
+@pytest.mark.parametrize("rule", ["gradient_descent", "momentum", "adam"])
+@pytest.mark.parametrize("sizes", [[5, 6, 3], [40, 70, 33, 3]], ids=str)
+def test_a_gradient_above_the_norm_is_scaled_to_it(
+    sizes: list[int], rule: Rule, max_norm: float, blas: bool
+) -> None:
+    net, expected = make(sizes, loss="cross_entropy"), make(sizes, loss="cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    update = update_of(rule, net, penalty=ALPHA, weight_decay=0.01, max_norm=max_norm)
+    run(net, Examples(X, Y), update, batch_size=N, blas=blas)
+
+    W = weights_only(expected)
+    g = expected.gradient(X, Y) + (ALPHA / N + 0.01) * W
+    norm = float(np.linalg.norm(g))
+    assert (norm > max_norm) == (max_norm < 1)
+    g = g * min(1, max_norm / norm)
+    v = np.zeros_like(g)
+    if rule == "gradient_descent":
+        reference.sgd(expected.parameters, g, RATE, 0)
+    elif rule == "momentum":
+        reference.momentum(expected.parameters, v, g, RATE, 0.8, False, 0)
+    else:
+        correction = np.sqrt(1 - 0.99)
+        step_size = RATE * correction / (1 - 0.9)
+        reference.adam(
+            expected.parameters, v, v.copy(), g, step_size, 0.9, 0.99, 1e-3 * correction, 0
+        )
+    np.testing.assert_allclose(net.parameters, expected.parameters, rtol=1e-9, atol=1e-12)
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_of_the_units_and_keeps_the_mean(rate: float) -> None:
+    A = np.ones((500, 401))
+    reference.dropout(A, rate, seed=1, step=2, l=3)
+    dropped = (A == 0).mean()
+    spread = np.sqrt(rate * (1 - rate) / A.size)
+    assert abs(dropped - rate) <= 4 * spread
+    assert abs((A == 0).mean(axis=0) - rate).max() <= 5 * spread * np.sqrt(401)
+    assert set(np.unique(A)) <= {0.0, 1 / (1 - rate)}
+
+
+@pytest.mark.parametrize("other", [(2, 0, 1), (1, 1, 1), (1, 0, 2)])
+def test_seed_step_and_layer_each_drop_other_units(other: tuple[int, int, int]) -> None:
+    A, B = np.ones((100, 100)), np.ones((100, 100))
+    reference.dropout(A, 0.5, 1, 0, 1)
+    reference.dropout(B, 0.5, *other)
+    agreeing = ((A == 0) == (B == 0)).mean()
+    assert abs(agreeing - 0.5) < 4 * 0.5 / 100
+
+
+RATES, SEED = (0.3, 0.5), 77
+
+
+def loss_with_dropout(net: nncore.Network, X: Array, Y: Array, step: int) -> float:
+    """Return the mean loss, all kernels being the reference's."""
+    A = X
+    for l, (W, b, activation) in enumerate(
+        zip(net.weights, net.biases, net._activations, strict=True), start=1
+    ):
+        A_prev, A = A, np.empty((len(X), b.size))
+        reference.forward(A, A_prev, W, b, activation)
+        if l < len(net.weights):
+            reference.dropout(A, RATES[l - 1], SEED, step, l)
+    return reference.loss(A, Y, None, net._loss) / len(X)
+
+
+@pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
+@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "elu", "softplus", "identity"])
+def test_gradient_with_dropout_equals_central_differences(hidden: str, blas: bool) -> None:
+    net = make([4, 19, 7, 3], hidden, "cross_entropy")
+    X, Y = data(net, N, np.random.default_rng(6))
+    before, h, step = net.parameters.copy(), 1e-5, 4
+    slopes = np.empty_like(before)
+    for i in range(before.size):
+        losses = []
+        for shifted in (before[i] + h, before[i] - h):
+            net.parameters[i] = shifted
+            losses.append(loss_with_dropout(net, X, Y, step))
+        net.parameters[i] = before[i]
+        slopes[i] = (losses[0] - losses[1]) / (2 * h)
+    options: dict[str, Any] = {"dropout": RATES, "dropout_seed": SEED}
+    update = Update("gradient_descent", (), step, learning_rate=1, weight_decay=0, **options)
+    batch_losses = np.zeros((1, 2))
+    expected = loss_with_dropout(net, X, Y, step)
+    run(net, Examples(X, Y), update, None, 1, batch_losses, N, blas)
+    np.testing.assert_allclose(before - net.parameters, slopes, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(batch_losses[0, 0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_dropout_and_clipping_are_the_same_for_any_number_of_threads(n_threads: int) -> None:
+    results = []
+    for threads in (1, n_threads):
+        net = make([40, 70, 33, 3], loss="cross_entropy")
+        X, Y = data(net, 200, np.random.default_rng(6))
+        update = update_of("adam", net, dropout=RATES, dropout_seed=SEED, max_norm=0.1)
+        run(net, Examples(X, Y), update, None, threads, batch_size=150)
+        results.append(net.parameters.tobytes())
+    assert results[0] == results[1]
