@@ -165,6 +165,7 @@ INTERRUPT = """
 import json
 import sys
 import threading
+import time
 import numpy as np
 import psutil
 import threadpoolctl
@@ -178,12 +179,15 @@ Y = X[:, :1].copy()
 sizes, batch_size, n_threads = [16, *json.loads(sys.argv[1]), 1], *map(int, sys.argv[2:])
 create = lambda: nncore.Network(sizes, seed=0)
 net, optimizer = create(), nncore.Adam(1e-4)
-net.fit(X[:64], Y[:64], batch_size=64)
+net.fit(X[:64], Y[:64], batch_size=64, n_threads=1)
 net = create()
 before = psutil.Process().num_threads(), threading.active_count(), blas_threads()
 
 def tell():
-    while threading.active_count() < before[1] + n_threads:  # until the whole team is at work
+    while threading.active_count() < before[1] + n_threads:  # until the whole team is there
+        pass
+    begin = time.process_time()
+    while time.process_time() < begin + 0.1:  # until it has made steps
         pass
     print("training", flush=True)
 
