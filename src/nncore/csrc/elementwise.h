@@ -195,13 +195,19 @@ static void NAME(column_sums)(void *db_, const void *delta_, double scale, doubl
     real *db = db_;
     const real *delta = delta_;
     FOR_EACH_VECTOR (j, count, n) {
-        /* In blocks: a long sum of one by one would lose what is small beside it. */
+        /* Four sums at once, so that none waits for its own last addition; and in blocks: a long
+         * sum of one by one would lose what is small beside it. */
         V sum = {0};
-        for (ptrdiff_t block = 0; block < n_rows; block += 256) {
-            V part = {0};
-            for (ptrdiff_t i = block; i < n_rows && i < block + 256; i++)
-                part += LOAD(delta + i * n + j, count);
-            sum += part;
+        for (ptrdiff_t block = 0; block < n_rows; block += 1024) {
+            const ptrdiff_t end = n_rows - block < 1024 ? n_rows : block + 1024;
+            V parts[4] = {{0}};
+            ptrdiff_t i = block;
+            for (; i + 4 <= end; i += 4)
+                for (ptrdiff_t part = 0; part < 4; part++)
+                    parts[part] += LOAD(delta + (i + part) * n + j, count);
+            for (; i < end; i++)
+                parts[0] += LOAD(delta + i * n + j, count);
+            sum += (parts[0] + parts[1]) + (parts[2] + parts[3]);
         }
         sum *= (real)scale;
         if (beta != 0) /* what db held before must not matter otherwise, NaN included */

@@ -93,11 +93,13 @@ INLINE void NAME(row_tile)(real *C, const real *A, ptrdiff_t A_stride, const rea
         const real *a = A_stride ? A + k + row * A_stride : A + k * capacity + row * width;
         const real *next = a + (A_stride ? n_rows * A_stride : PANEL * capacity);
         const real *b = B + k * vectors * LANES;
-        __builtin_prefetch(soon);
-        __builtin_prefetch(soon + LINE);
+        if (k + PANEL < n_inner || A_stride) {
+            __builtin_prefetch(soon);
+            __builtin_prefetch(soon + LINE);
+            UNROLL for (ptrdiff_t r = 0; r < rows; r++)
+                __builtin_prefetch(next + r * (A_stride ? A_stride : PANEL));
+        }
         soon += PANEL * vectors * VECTOR_BYTES;
-        UNROLL for (ptrdiff_t r = 0; r < rows; r++)
-            __builtin_prefetch(next + r * (A_stride ? A_stride : PANEL));
         if (A_stride)
             NAME(multiply_add)(acc, b, a, count, rows, vectors, A_stride, 1);
         else if (width == PANEL)
