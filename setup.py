@@ -1,4 +1,4 @@
-"""The extension module and its table of compiler directives; the rest is in pyproject.toml."""
+"""The extension modules and their table of compiler directives; the rest is in pyproject.toml."""
 
 import os
 import re

@@ -35,7 +35,9 @@ __all__ = [
     "as_real",
     "as_sizes",
     "as_vector",
+    "check_finite",
     "first_nonfinite",
+    "is_plain",
     "one_of",
 ]
 
@@ -61,6 +63,9 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # The types that examples may keep: they are converted as they are gathered.
 _SOURCES = (*_FLOATS, np.dtype(np.uint8))
 
+# Smaller weights, of which the largest is 1, count as 0: their reciprocal must not overflow.
+_LEAST_WEIGHT = {"float32": 2.0**-100, "float64": 2.0**-900}
+
 # BLAS counts rows and columns in 32-bit integers.
 _LARGEST = 2**31 - 1
 
@@ -74,16 +79,16 @@ def one_of(name: str, value: object, table: dict[str, T]) -> T:
     return table[value]
 
 
-def as_integer(name: str, value: object, *, high: int | None = _LARGEST) -> int:
-    """Return `value` as an int from 1 to `high`, by default the largest that BLAS can hold."""
+def as_integer(name: str, value: object, *, low: int = 1, high: int | None = _LARGEST) -> int:
+    """Return `value` as an int from `low` to `high`, by default the largest that BLAS can hold."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         integer = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if integer < 1:
-        raise ValueError(f"{name} must be at least 1, got {integer}")
+    if integer < low:
+        raise ValueError(f"{name} must be at least {low}, got {integer}")
     if high is not None and integer > high:
         hint = ", the largest that BLAS can hold" if high == _LARGEST else ""
         raise ValueError(f"{name} must be at most {high}{hint}, got {integer}")
@@ -278,7 +283,7 @@ def as_matrix(
         raise ValueError(
             f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
         )
-    if is_mapped(value) or (unread and is_plain(array, dtype)):
+    if _is_mapped(value) or (unread and is_plain(array, dtype)):
         return array
     return _as_finite(name, array, dtype, _SOURCES)
 
@@ -288,7 +293,7 @@ def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:
     return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
-def is_mapped(value: object) -> bool:
+def _is_mapped(value: object) -> bool:
     """Whether the rows of `value` are taken from a file as they are needed."""
     return isinstance(value, np.memmap) and value.dtype in _SOURCES and value.dtype.isnative
 
@@ -308,7 +313,8 @@ def _as_classes(name: str, labels: Array, n_classes: int) -> Array:
             f"{name} must hold class indices from 0 to {n_classes - 1}, "
             f"got {labels[row]} in row {row}"
         )
-    return np.ascontiguousarray(labels, dtype=np.intp)
+    # A copy, since they become addresses: nobody may change them after this check.
+    return labels.astype(np.intp)
 
 
 def _check_probabilities(name: str, Y: Array, loss: Loss) -> None:
@@ -346,7 +352,7 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
         raise ValueError(
             f"{name} must have shape (n_samples, {n_out}){also}, got {array.shape} of {array.dtype}"
         )
-    if is_mapped(value):
+    if _is_mapped(value):
         return array
     array = _as_finite(name, array, dtype, _SOURCES)
     if loss in (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY):
@@ -391,5 +397,6 @@ def as_examples(
         raise ValueError(f"{names[2]} must have a sum above 0, got zeros only")
     # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
     # its reciprocal within the type.
-    weights = np.ldexp(weights, -np.frexp(largest)[1]).astype(dtype)
+    weights = np.ldexp(weights, -np.frexp(largest)[1])
+    weights = np.where(weights < _LEAST_WEIGHT[dtype.name], 0, weights).astype(dtype)
     return Examples(inputs, targets, weights), float(weights.sum(dtype=np.float64))

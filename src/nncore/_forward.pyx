@@ -14,9 +14,15 @@ import numpy as np
 
 cnp.import_array()
 
-# With more rows it pays to lay the weights out in panels.
+# With more rows it pays to lay the weights out in panels; so it does with more than a pair of them
+# if the weights, which are read once per pair, take more than these bytes.
 cdef enum:
     MOST_ROWS = 16
+    MOST_BYTES = 1 << 19
+
+# From so many multiplications on, other Python threads may run meanwhile.
+cdef enum:
+    LONG_WORK = 100_000
 
 
 cdef struct Layer:
@@ -66,8 +72,8 @@ cdef class ForwardPass:
     def predict(self, X):
         """Return the outputs for X, or None if it is not what this takes.
 
-        That is a plain array of at most 16 rows in C order and the network's dtype, of the right
-        shape and finite.
+        That is a plain array of few rows in C order and the network's dtype, of the right shape and
+        finite.
         """
         cdef:
             cnp.ndarray array, outputs
@@ -75,9 +81,7 @@ cdef class ForwardPass:
             const char *A_prev
             const char *parameters = cnp.PyArray_BYTES(self.parameters)
             char *memory
-            char *A
-            Layer *layer
-            Py_ssize_t l, n_rows
+            Py_ssize_t n_rows
         if not cnp.PyArray_CheckExact(X):
             return None
         array = X
@@ -89,6 +93,8 @@ cdef class ForwardPass:
         n_rows = cnp.PyArray_DIM(array, 0)
         if cnp.PyArray_DIM(array, 1) != self.n_in or n_rows > MOST_ROWS:
             return None
+        if n_rows > 2 and cnp.PyArray_NBYTES(self.parameters) > MOST_BYTES:
+            return None
         A_prev = cnp.PyArray_BYTES(array)
         if not self.kernels.finite(A_prev, n_rows * self.n_in):
             return None
@@ -99,14 +105,28 @@ cdef class ForwardPass:
         memory = <char *> PyMem_Malloc(2 * n_rows * self.widest * self.size)
         if memory == NULL:
             raise MemoryError()
+        if n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
+            self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
+        else:
+            with nogil:
+                self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
+        PyMem_Free(memory)
+        return outputs
+
+    cdef void _run(
+        self, char *outputs, const char *A_prev, const char *parameters, char *memory,
+        Py_ssize_t n_rows,
+    ) noexcept nogil:
+        cdef:
+            Py_ssize_t l
+            Layer *layer
+            char *A
         for l in range(self.depth):
             layer = &self.layers[l]
-            A = (
-                cnp.PyArray_BYTES(outputs) if l == self.depth - 1
-                else memory + l % 2 * n_rows * self.widest * self.size)
+            A = outputs
+            if l < self.depth - 1:
+                A = memory + l % 2 * n_rows * self.widest * self.size
             self.kernels.forward_plain(
                 A, A_prev, parameters + layer.W, parameters + layer.b, layer.activation, n_rows,
                 layer.n_prev, layer.n)
             A_prev = A
-        PyMem_Free(memory)
-        return outputs

@@ -20,7 +20,8 @@ from libc.string cimport memcpy, memset
 from nncore._blas cimport delta_product, forward_product, gradient_product
 from nncore._kernels cimport IDENTITY, SOFTMAX, Activation, Loss, tables
 from nncore._tables cimport (
-    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels, nncore_source, nncore_team,
+    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_float_mode, nncore_flush_subnormals,
+    nncore_kernels, nncore_mode, nncore_source, nncore_team,
     nncore_team_assemble, nncore_team_enter, nncore_team_open, nncore_team_stop,
     nncore_team_stopped, nncore_team_take, nncore_team_wait)
 
@@ -112,22 +113,31 @@ cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
 
 
 def aligned_zeros(Py_ssize_t count, dtype):
-    """Return a vector of zeros that begins on a 64-byte boundary; a long one lies on huge pages.
+    """Return a vector of zeros that begins on a 64-byte boundary."""
+    cdef Py_ssize_t size = count * np.dtype(dtype).itemsize
+    return _aligned(np.zeros(size + 64, dtype=np.uint8), size, 64).view(dtype)
+
+
+cdef cnp.ndarray _aligned(cnp.ndarray buffer, Py_ssize_t size, Py_ssize_t boundary):
+    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & (boundary - 1)
+    return buffer[skip:skip + size]
+
+
+cdef cnp.ndarray _working_memory(Py_ssize_t size):
+    """Return that many bytes, all 0; many of them lie on huge pages.
 
     Panels are far apart: with pages of 4 KB a tile would touch more of them than the processor's
     table of addresses holds.
     """
-    cdef Py_ssize_t size = count * np.dtype(dtype).itemsize, boundary = 64
-    if size >= _HUGE_PAGE // 16 and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size < _HUGE_PAGE // 2 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return aligned_zeros(size, np.uint8)
+    try:
         memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel may come without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        buffer = np.frombuffer(memory, dtype=np.uint8)
-        boundary = _HUGE_PAGE
-    else:
-        buffer = np.zeros(size + boundary, dtype=np.uint8)
-    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & (boundary - 1)
-    return buffer[skip:skip + size].view(dtype)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes to work in could not be had: {error}") from None
+    with contextlib.suppress(OSError):  # a kernel may come without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE)
 
 
 cdef struct Source:
@@ -306,6 +316,8 @@ cdef class Workspace:
     cdef:
         readonly Py_ssize_t batch_size
         readonly Py_ssize_t span
+        # In bytes.
+        readonly Py_ssize_t size
         # The rows that a batch's matrices have room for.
         Py_ssize_t capacity
         Py_ssize_t depth, n_in, n_out, n_tiles, panel, scratch_size
@@ -344,6 +356,7 @@ cdef class Workspace:
         double *gradient_squares
         # The run.
         nncore_team team
+        nncore_mode float_mode
         Task task
         Examples examples
         Source X
@@ -351,8 +364,8 @@ cdef class Workspace:
         const Py_ssize_t *classes
         const void *all_weights
         const Py_ssize_t *order
-        bint direct
-        bint suspect
+        bint rows_in_place
+        bint check_rows
         Update update
         Coefficients rule
         Py_ssize_t step_count
@@ -497,8 +510,9 @@ cdef class Workspace:
         ):
             begins.append(end)
             end += (count * size + 63) // 64 * 64
-        array = aligned_zeros(end, np.uint8)
+        array = _working_memory(end)
         self.arrays += (array,)
+        self.size = end
         memory = cnp.PyArray_BYTES(array)
         for i in range(4):
             self.packed[i] = memory + <Py_ssize_t> begins[i]
@@ -630,16 +644,16 @@ cdef class Workspace:
         return self.total
 
     def predict(
-        self, cnp.ndarray out not None, Examples examples not None, *, bint suspect=False,
+        self, cnp.ndarray out not None, Examples examples not None, *, bint check_rows=False,
     ):
         """Write the outputs of the examples into the rows of `out`; return whether that was done.
 
-        If X is `suspect`, in which case it must be contiguous and of the network's dtype, its rows
+        With `check_rows`, for which X must be contiguous and of the network's dtype, its rows
         are looked through in passing, and NaN or infinity ends the work.
         """
         self._prepare(PREDICT, examples, examples.n)
         self.out = cnp.PyArray_DATA(out)
-        self.suspect = suspect
+        self.check_rows = check_rows
         self._run_team()
         return not nncore_team_stopped(&self.team)
 
@@ -653,9 +667,9 @@ cdef class Workspace:
         self.X, self.targets = examples.X, examples.Y
         self.classes, self.all_weights = examples.classes, examples.sample_weight
         self.order = NULL
-        self.suspect = False
+        self.check_rows = False
         # Rows that are of use once only need not be laid out in panels, if they can be read.
-        self.direct = (
+        self.rows_in_place = (
             self.panel > 0 and (task == EVALUATE or task == PREDICT)
             and self.X.type == (NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32)
             and self.X.column_stride == size and self.X.row_stride > 0
@@ -692,8 +706,9 @@ cdef class Workspace:
             for worker in workers:
                 worker.join()
             self.examples = None
-        if self.failure is not None:
-            raise self.failure
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
 
     def _join_team(self, int rank):
         with nogil:
@@ -727,6 +742,7 @@ cdef enum:
 cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t work) noexcept nogil:
     """Look for signals every 50 ms, in the first member only, and stop the team if one raised."""
     cdef double now
+    cdef bint interrupted
     if rank != 0:
         return False
     watch.work += work
@@ -737,13 +753,20 @@ cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t work) noe
     if now - watch.seconds < 0.05:
         return False
     watch.seconds = now
-    if not _look_for_signals(w):
+    # A handler finds arithmetic as it was before the run.
+    nncore_float_mode(w.float_mode)
+    interrupted = _look_for_signals(w)
+    nncore_flush_subnormals()
+    if not interrupted:
         return False
     nncore_team_stop(&w.team)
     return True
 
 
 cdef void _run(Workspace w, int rank) noexcept nogil:
+    cdef nncore_mode mode = nncore_flush_subnormals()
+    if rank == 0:
+        w.float_mode = mode
     if w.double_precision:
         if w.task == TRAIN or w.task == GRADIENT:
             _run_batches(w, rank, <double *> w.parameters)
@@ -754,6 +777,7 @@ cdef void _run(Workspace w, int rank) noexcept nogil:
             _run_batches(w, rank, <float *> w.parameters)
         else:
             _run_spans(w, rank, <float *> w.parameters)
+    nncore_float_mode(mode)
 
 
 cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
@@ -767,7 +791,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         N = min(w.batch, w.n_examples - start)
         n_spans = (N + w.span - 1) // w.span
         i = nncore_team_take(&w.team)
-        while i < n_spans:
+        while i < n_spans and not nncore_team_stopped(&w.team):
             row = i * w.span
             _span(w, start + row, row, min(w.span, N - row), i, _)
             _interrupted(w, rank, &watch, min(w.span, N - row) * w.n_packed)
@@ -853,10 +877,10 @@ cdef void _span(
         const floating *Y
         const floating *sample_weight
         nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
-    if w.suspect and not w.kernels.finite(w.X.data + first * w.X.row_stride, n_rows * w.n_in):
+    if w.check_rows and not w.kernels.finite(w.X.data + first * w.X.row_stride, n_rows * w.n_in):
         nncore_team_stop(&w.team)
         return
-    if w.direct:
+    if w.rows_in_place:
         A_prev = <const floating *> (w.X.data + (first - row) * w.X.row_stride)
         A_stride = w.X.row_stride // <Py_ssize_t> sizeof(floating)
     else:
@@ -1117,9 +1141,8 @@ cdef void _clipped_update(
     const floating *_,
 ) noexcept nogil:
     cdef floating *gradient = <floating *> w.gradients + at
-    # As a step of gradient descent on itself: g - (1 - clipping) g.
     if clipping < 1:
-        w.kernels.sgd(gradient, gradient, 1 - clipping, 0, count)
+        w.kernels.scale(gradient, clipping, count)
     _update(w, step, at, gradient, count, 0)
 
 

@@ -77,6 +77,7 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t count) noexcept nogil
         double (*square_sum)(
             const void *x, Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
+        void (*scale)(void *x, double factor, Py_ssize_t count) noexcept nogil
         void (*map)(
             void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
         bint (*finite)(const void *x, Py_ssize_t count) noexcept nogil
@@ -91,6 +92,9 @@ cdef extern from "team.h" nogil:
     ctypedef struct nncore_team:
         int members
 
+    ctypedef unsigned long nncore_mode
+    nncore_mode nncore_flush_subnormals() noexcept
+    void nncore_float_mode(nncore_mode mode) noexcept
     void nncore_team_assemble(nncore_team *team) noexcept
     void nncore_team_open(nncore_team *team, int members) noexcept
     bint nncore_team_enter(nncore_team *team) noexcept

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from ._checks import (
     as_sizes,
     as_vector,
     check_finite,
-    is_mapped,
     is_plain,
     one_of,
 )
@@ -75,6 +75,9 @@ _BLAS = KERNELS == "blas"
 # The examples that a thread takes through predict and evaluate at a time: enough for the weights
 # to be read from the cache seldom, few enough for the activations to stay in it.
 _SPAN = 256 if _BLAS else 32
+
+# Larger workspaces, in bytes, are not kept for the next call.
+_MOST_IDLE = 64 << 20
 
 # The batch in which gradient takes its examples.
 _GRADIENT_BATCH = 256
@@ -186,8 +189,9 @@ class Network:
             begin = middle + n
         self._weights, self._biases = tuple(weights), tuple(biases)
         self._forward_pass = ForwardPass(self._sizes, self._activations, self._parameters)
-        # Workspaces that no call uses at the moment.
-        self._idle: list[Workspace] = []
+        # Workspaces that no call uses at the moment, the last used first. Of a deque's methods each
+        # is one step for other threads: no workspace is ever lent twice.
+        self._idle: deque[Workspace] = deque(maxlen=2)
 
     @property
     def sizes(self) -> tuple[int, ...]:  # noqa: D102 - described in the class docstring
@@ -276,18 +280,24 @@ class Network:
     @contextmanager
     def _workspace(self, batch_size: int, span: int, n_threads: int) -> Iterator[Workspace]:
         """Lend a workspace; calls from several threads get one each."""
-        try:
-            workspace = self._idle.pop()
-        except IndexError:
-            workspace = None
         shape = (batch_size, span, n_threads)
-        if workspace is None or workspace.shape != shape:
+        workspace, others = None, []
+        with suppress(IndexError):
+            while workspace is None:
+                candidate = self._idle.popleft()
+                if candidate.shape == shape:
+                    workspace = candidate
+                else:
+                    others.append(candidate)
+        self._idle.extend(others)
+        if workspace is None:
             workspace = Workspace(
                 self._sizes, self._activations, self._loss, self._parameters, *shape, blas=_BLAS
             )
         with blas_on_one_thread() if _BLAS else nullcontext():
             yield workspace
-        self._idle[:] = [workspace]
+        if workspace.size <= _MOST_IDLE:
+            self._idle.appendleft(workspace)
 
     def _team_size(self, n_threads: int | None, n_examples: int, batch_size: int = 0) -> int:
         """Return the threads for a call on so many examples, in steps of batches or in one go."""
@@ -325,24 +335,23 @@ class Network:
         if few_outputs is not None:
             return few_outputs
         array = as_matrix("X", X, self._sizes[0], self._dtype, unread=True)
-        suspect = is_plain(array, self._dtype) and not is_mapped(X)
-        return self._predict(array, n_threads, suspect=suspect)
+        return self._predict(array, n_threads, check_rows=is_plain(array, self._dtype))
 
     def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
         """Return the outputs for a few rows that need no preparation, or None."""
         return self._forward_pass.predict(X) if n_threads is None and not _BLAS else None
 
-    def _predict(self, inputs: Array, n_threads: int | None, *, suspect: bool = False) -> Array:
+    def _predict(self, inputs: Array, n_threads: int | None, *, check_rows: bool = False) -> Array:
         """Return the outputs for an array of a type that Examples takes.
 
-        A plain one in the network's dtype that is `suspect` is still to be looked through for NaN.
+        With `check_rows`, a plain one in the network's dtype is looked through for NaN in passing.
         """
         examples = Examples(inputs)
         outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
         team = self._team_size(n_threads, examples.n)
         with self._workspace(_SPAN * team, _SPAN, team) as workspace:
             workspace.load(transposes=False)
-            if not workspace.predict(outputs, examples, suspect=suspect):
+            if not workspace.predict(outputs, examples, check_rows=check_rows):
                 check_finite("X", inputs, self._dtype)
         return outputs
 
@@ -536,7 +545,8 @@ class Network:
             bits.
         sample_weight : array_like of shape (n_samples,), optional
             Weighs each example's term; means are over the sum of the weights. A batch whose
-            weights are all 0 makes no step.
+            weights are all 0 makes no step. A weight of less than 2^-100 of the largest, in float64
+            2^-900, counts as 0.
         validation_data : (X, Y) or (X, Y, sample_weight), optional
             Examples whose mean loss is computed after each epoch.
         dropout : float or sequence of float, default 0

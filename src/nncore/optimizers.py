@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_bool, as_real
+from ._checks import as_bool, as_integer, as_real, as_vector, is_plain
 from ._step import Update, aligned_zeros
 
 if TYPE_CHECKING:
@@ -92,6 +92,19 @@ class Optimizer(ABC):
                 f"got a network of sizes {list(network.sizes)} and dtype {network.dtype}; "
                 "give each network an optimizer of its own"
             )
+        if not network.parameters.flags.writeable:
+            raise ValueError("network.parameters must be writeable, got a read-only vector")
+        self.step_count = as_integer("optimizer.step_count", self.step_count, low=0, high=None)
+        size, dtype = network.parameters.size, network.dtype
+        self.state = tuple(
+            vector
+            if isinstance(vector, np.ndarray)
+            and vector.shape == (size,)
+            and is_plain(vector, dtype)
+            and vector.flags.writeable
+            else np.array(as_vector("optimizer.state", vector, size, dtype))
+            for vector in self.state
+        )
 
     def _update(self, network: Network, **options: Any) -> Update:
         """Return the rule and its state for the compiled step, with options of `Update`."""

@@ -110,6 +110,7 @@ class _Checkpoint:
 
     def take(self) -> None:
         live = (self._network.parameters, *self._optimizer.state)
+        del self._copies[len(live) :]  # a callback may have begun the state anew
         self._copies += [np.empty_like(vector) for vector in live[len(self._copies) :]]
         for copy, vector in zip(self._copies, live, strict=True):
             np.copyto(copy, vector)
@@ -165,8 +166,8 @@ def _train(
     try:
         return workspace.train(examples, order, batch_size)
     finally:
-        workspace.store()
         optimizer.step_count = update.step_count
+        workspace.store()
 
 
 def fit(
@@ -219,13 +220,14 @@ def fit(
                 total = _train(
                     network, workspace, examples, order, batch_size, optimizer, **options
                 )
+                seconds = time.perf_counter() - begin
+                finite = math.isfinite(total) and _is_finite(network)
             except BaseException:
                 # Ctrl-C, say: whole steps stay, but only if they led to numbers.
                 if not _is_finite(network):
                     checkpoint.restore()
                 raise
-            seconds = time.perf_counter() - begin
-            if not (math.isfinite(total) and _is_finite(network)):
+            if not finite:
                 checkpoint.restore()
                 raise DivergenceError(
                     epoch,

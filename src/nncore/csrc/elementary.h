@@ -121,13 +121,9 @@ INLINE V NAME(log1p_unit)(V x) {
 INLINE V NAME(sigmoid)(V z) {
     const V e = NAME(exp_nonpositive)(NAME(negative_abs)(z));
     const V denominator = 1 + e;
-#ifdef NOCOMP
-    return SELECT(z < 0, e, NAME(all)(1)) / denominator;
-#else
     const V lost = e - (denominator - 1);
     const V y = SELECT(z < 0, e, NAME(all)(1)) / denominator;
     return NAME(fma)(-y, lost * NAME(fma)(e, NAME(all)(R(-0.5)), NAME(all)(1)), y);
-#endif
 }
 
 INLINE V NAME(tanh)(V z) {

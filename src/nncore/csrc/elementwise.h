@@ -283,6 +283,12 @@ static double NAME(square_sum)(const void *x_, ptrdiff_t n_rows, ptrdiff_t n, pt
     return total;
 }
 
+static void NAME(scale)(void *x_, double factor, ptrdiff_t count) {
+    real *x = x_;
+    FOR_EACH_VECTOR (i, left, count)
+        STORE(x + i, (real)factor * LOAD(x + i, left), left);
+}
+
 static void NAME(map)(void *out_, const void *x_, enum nncore_function function, ptrdiff_t count) {
     real *out = out_;
     const real *x = x_;

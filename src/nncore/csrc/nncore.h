@@ -140,6 +140,9 @@ typedef struct {
     /* The sum of the squares of n_rows x n elements, rows `stride` apart. */
     double (*square_sum)(const void *x, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
 
+    /* x <- factor x. */
+    void (*scale)(void *x, double factor, ptrdiff_t count);
+
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
 

@@ -34,6 +34,7 @@ static const nncore_kernels NAME(kernels) = {
     .momentum = NAME(momentum),
     .adam = NAME(adam),
     .square_sum = NAME(square_sum),
+    .scale = NAME(scale),
     .map = NAME(map),
     .finite = NAME(finite),
     .first_beyond = NAME(first_beyond),
