@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nncore import _kernels, _step, reference
+from nncore import _kernels, _layout, reference
 from nncore._kernels import Activation, Loss
 
 Array = npt.NDArray[Any]
@@ -985,7 +985,7 @@ def test_sizes_beyond_the_integers_of_blas_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [1, 1000, 1_000_000])
 def test_aligned_zeros_begin_at_a_cache_line(dtype: DType, count: int) -> None:
-    x = _step.aligned_zeros(count, dtype)
+    x = _layout.aligned_zeros(count, dtype)
     assert x.shape == (count,)
     assert x.dtype == dtype
     assert x.ctypes.data % 64 == 0

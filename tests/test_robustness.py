@@ -38,7 +38,7 @@ def test_state_restored_from_lists_continues_as_if_never_lost(dtype: DType) -> N
     one, two = nncore.Adam(), nncore.Adam()
     for network, optimizer in ((net, one), (other, two)):
         network.fit(X, Y, batch_size=8, optimizer=optimizer, seed=0)
-    two.state = tuple(vector.tolist() for vector in one.state)  # type: ignore[misc]
+    two.state = tuple(vector.tolist() for vector in one.state)
     net.fit(X, Y, batch_size=8, optimizer=one, seed=1)
     other.fit(X, Y, batch_size=8, optimizer=two, seed=1)
     assert net.equals(other)

@@ -9,7 +9,8 @@ from helpers import Array, data, make
 import nncore
 from nncore import reference
 from nncore._checks import as_examples
-from nncore._step import Examples, Update, Workspace, span_of
+from nncore._layout import Examples, Update
+from nncore._step import Workspace, span_of
 
 Rule = Literal["gradient_descent", "momentum", "adam"]
 

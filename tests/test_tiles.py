@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nncore
-from nncore._step import Examples, Workspace, span_of
+from nncore._layout import Examples
+from nncore._step import Workspace, span_of
 
 DType = np.dtype[Any]
 Optimizer = nncore.SGD | nncore.Adam

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._kernels import Activation, Loss, first_beyond
-from ._step import Examples
+from ._layout import Examples
 
 __all__ = [
     "ACTIVATIONS",

@@ -79,7 +79,8 @@ cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil
 
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil
 
-# For nncore._step: the C functions for double or for float.
+# For nncore's own modules: the C functions for double or for float, with tiles and with BLAS.
 from nncore._tables cimport nncore_kernels
 
 cdef const nncore_kernels *tables(bint double_precision) noexcept nogil
+cdef nncore_kernels *blas_tables(bint double_precision) noexcept nogil

@@ -346,3 +346,59 @@ cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil:
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil:
     """Return the index of the first element that is not within ±limit, or the length."""
     return elementwise(vector(x)).first_beyond(vector(x), limit, x.shape[0])
+
+
+# BLAS as a table of kernels, for steps: its panels are as wide as the layer.
+
+cdef void _blas_forward(
+    floating *A, const floating *A_prev, Py_ssize_t A_stride, const floating *W,
+    const floating *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
+    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    _forward(A + row * n, A_prev + row * n_prev, W, b, activation, n_rows, n_prev, n)
+
+
+cdef void _blas_delta(
+    floating *delta_prev, const floating *delta, const floating *W, const floating *A_prev,
+    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+    Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    _delta(
+        delta_prev + row * n_prev, delta + row * n, W, A_prev + row * n_prev, activation, n_rows,
+        n_prev, n)
+
+
+cdef void _blas_gradient(
+    floating *dW, const floating *delta, const floating *A_prev, double scale, double beta,
+    Py_ssize_t panel_step, Py_ssize_t p_begin, Py_ssize_t p_end, Py_ssize_t k_begin,
+    Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
+) noexcept nogil:
+    gradient_product(
+        dW, delta, A_prev + k_begin, <floating> scale, <floating> beta, n_examples,
+        k_end - k_begin, n, n_prev)
+
+
+ctypedef void (*forward_t)(
+    void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*delta_t)(
+    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+ctypedef void (*gradient_t)(
+    void *, const void *, const void *, double, double, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+
+# For float and for double.
+cdef nncore_kernels _blas[2]
+_blas[0], _blas[1] = tables(False)[0], tables(True)[0]
+_blas[0].panel = _blas[1].panel = 0
+_blas[0].forward = <forward_t> _blas_forward[float]
+_blas[1].forward = <forward_t> _blas_forward[double]
+_blas[0].delta = <delta_t> _blas_delta[float]
+_blas[1].delta = <delta_t> _blas_delta[double]
+_blas[0].gradient = <gradient_t> _blas_gradient[float]
+_blas[1].gradient = <gradient_t> _blas_gradient[double]
+
+
+cdef nncore_kernels *blas_tables(bint double_precision) noexcept nogil:
+    return &_blas[double_precision]

@@ -1,4 +1,4 @@
-"""The step, equations (1) to (6), for a team of threads, and what it works on.
+"""The step, equations (1) to (6), for a team of threads.
 
 A step has two phases. In the first, the batch is cut into spans of examples, and each goes through
 (1), (3) and (4) for all layers, since W is only read. In the second, every W is cut into tiles, and
@@ -6,94 +6,32 @@ each has its gradient (5) and its update (6) while it is in the cache. Spans and
 the problem's shape alone and go to whichever thread is free; nothing is ever added up across
 threads, so that the result is the same to the last bit for any number of them.
 
-The products run on the tiles of csrc/tile.h, or on BLAS: that is a table of the same functions,
-whose panels are as wide as the layer, so that its matrices are plain arrays.
+The products run on the tiles of csrc/tile.h or on BLAS, a table of the same functions.
 """
 
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.math cimport isfinite, sqrt
-from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from nncore._blas cimport delta_product, forward_product, gradient_product
-from nncore._kernels cimport IDENTITY, SOFTMAX, Activation, Loss, tables
+from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
+from nncore._layout cimport (
+    ADAM, ADD, GRADIENT_DESCENT, MOMENTUM, Examples, Layer, Layout, Rule, Source, Tile, panel_width)
 from nncore._tables cimport (
-    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_float_mode, nncore_flush_subnormals,
-    nncore_kernels, nncore_mode, nncore_source, nncore_team,
-    nncore_team_assemble, nncore_team_enter, nncore_team_open, nncore_team_stop,
-    nncore_team_stopped, nncore_team_take, nncore_team_wait)
+    NNCORE_FLOAT32, NNCORE_FLOAT64, nncore_float_mode, nncore_flush_subnormals, nncore_mode,
+    nncore_source, nncore_team, nncore_team_assemble, nncore_team_enter, nncore_team_open,
+    nncore_team_stop, nncore_team_stopped, nncore_team_take, nncore_team_wait)
 
-import contextlib
-import math
-import mmap
 import threading
 
 import numpy as np
 
 cnp.import_array()
 
-_HUGE_PAGE = 2 << 20
-
 
 cdef extern from "team.h" nogil:
     double monotonic_seconds "nncore_seconds"() noexcept
-
-
-# BLAS as a table of kernels.
-
-cdef void _blas_forward(
-    floating *A, const floating *A_prev, Py_ssize_t A_stride, const floating *W,
-    const floating *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
-    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
-) noexcept nogil:
-    A += row * n
-    forward_product(A, A_prev + row * n_prev, W, n_rows, n_prev, n)
-    tables(floating is double).bias_activation(A, b, activation, n_rows, n)
-
-
-cdef void _blas_delta(
-    floating *delta_prev, const floating *delta, const floating *W, const floating *A_prev,
-    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
-    Py_ssize_t n_prev, Py_ssize_t n,
-) noexcept nogil:
-    delta_prev += row * n_prev
-    delta_product(delta_prev, delta + row * n, W, n_rows, n_prev, n)
-    tables(floating is double).times_derivative(
-        delta_prev, A_prev + row * n_prev, activation, n_rows * n_prev)
-
-
-cdef void _blas_gradient(
-    floating *dW, const floating *delta, const floating *A_prev, double scale, double beta,
-    Py_ssize_t panel_step, Py_ssize_t p_begin, Py_ssize_t p_end, Py_ssize_t k_begin,
-    Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
-) noexcept nogil:
-    gradient_product(
-        dW, delta, A_prev + k_begin, <floating> scale, <floating> beta, n_examples,
-        k_end - k_begin, n, n_prev)
-
-
-ctypedef void (*forward_t)(
-    void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
-    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-ctypedef void (*delta_t)(
-    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
-    Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-ctypedef void (*gradient_t)(
-    void *, const void *, const void *, double, double, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
-
-# For float and for double.
-cdef nncore_kernels _blas[2]
-_blas[0], _blas[1] = tables(False)[0], tables(True)[0]
-_blas[0].panel = _blas[1].panel = 0
-_blas[0].forward = <forward_t> _blas_forward[float]
-_blas[1].forward = <forward_t> _blas_forward[double]
-_blas[0].delta = <delta_t> _blas_delta[float]
-_blas[1].delta = <delta_t> _blas_delta[double]
-_blas[0].gradient = <gradient_t> _blas_gradient[float]
-_blas[1].gradient = <gradient_t> _blas_gradient[double]
 
 
 cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
@@ -112,181 +50,6 @@ cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
     return (batch_size + spans - 1) // spans if spans else 1
 
 
-def aligned_zeros(Py_ssize_t count, dtype):
-    """Return a vector of zeros that begins on a 64-byte boundary."""
-    cdef Py_ssize_t size = count * np.dtype(dtype).itemsize
-    return _aligned(np.zeros(size + 64, dtype=np.uint8), size, 64).view(dtype)
-
-
-cdef cnp.ndarray _aligned(cnp.ndarray buffer, Py_ssize_t size, Py_ssize_t boundary):
-    cdef Py_ssize_t skip = -<Py_ssize_t> cnp.PyArray_DATA(buffer) & (boundary - 1)
-    return buffer[skip:skip + size]
-
-
-cdef cnp.ndarray _working_memory(Py_ssize_t size):
-    """Return that many bytes, all 0; many of them lie on huge pages.
-
-    Panels are far apart: with pages of 4 KB a tile would touch more of them than the processor's
-    table of addresses holds.
-    """
-    if size < _HUGE_PAGE // 2 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return aligned_zeros(size, np.uint8)
-    try:
-        memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise MemoryError(f"{size} bytes to work in could not be had: {error}") from None
-    with contextlib.suppress(OSError):  # a kernel may come without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE)
-
-
-cdef struct Source:
-    const char *data
-    nncore_source type
-    Py_ssize_t row_stride
-    Py_ssize_t column_stride
-
-
-cdef Source _source(cnp.ndarray array):
-    cdef Source source
-    source.data = cnp.PyArray_BYTES(array)
-    source.type = {
-        "float32": NNCORE_FLOAT32, "float64": NNCORE_FLOAT64, "uint8": NNCORE_UINT8,
-    }[array.dtype.name]
-    source.row_stride, source.column_stride = array.strides[0], array.strides[1]
-    return source
-
-
-cdef class Examples:
-    """The examples that a call works on, as addresses: all that a batch is gathered from.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, n_0) and dtype float32, float64 or uint8, with any strides
-    Y : ndarray of shape (n, n_L) likewise, or of shape (n,) and dtype intp: class indices; or None
-    sample_weight : contiguous ndarray of shape (n,) in the network's dtype, or None
-    """
-
-    cdef:
-        tuple arrays
-        readonly Py_ssize_t n
-        Source X
-        Source Y
-        bint has_targets
-        const Py_ssize_t *classes
-        const void *sample_weight
-
-    def __init__(
-        self, cnp.ndarray X not None, cnp.ndarray Y=None, cnp.ndarray sample_weight=None,
-    ):
-        self.arrays = (X, Y, sample_weight)
-        self.n = X.shape[0]
-        self.X = _source(X)
-        self.has_targets = Y is not None
-        if Y is not None and Y.ndim == 1:
-            self.classes = <const Py_ssize_t *> cnp.PyArray_DATA(Y)
-        elif Y is not None:
-            self.Y = _source(Y)
-        if sample_weight is not None:
-            self.sample_weight = cnp.PyArray_DATA(sample_weight)
-
-
-cdef enum Rule:
-    GRADIENT_DESCENT
-    MOMENTUM
-    ADAM
-    # The gradient is added to a vector of its own, and nothing is updated.
-    ADD
-
-
-cdef struct Coefficients:
-    Rule rule
-    double learning_rate
-    double weight_decay
-    double momentum
-    bint nesterov
-    double beta_1
-    double beta_2
-    double epsilon
-    bint epsilon_uncorrected
-    double penalty
-    double max_norm
-    uint64_t dropout_seed
-
-
-cdef class Update:
-    """An optimizer's rule (6) with its coefficients, and its state.
-
-    `rule` is "gradient_descent", "momentum" (state: the velocity) or "adam" (state: m and v); each
-    state vector is contiguous and has the layout and dtype of the network's parameters.
-
-    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
-    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W to its summed
-    gradient: the mean's share is α / N. With `epsilon_uncorrected` Adam's ε is added to √v instead
-    of √v̂, the form of the paper's section 2.
-
-    A gradient, all L2 terms included, whose Euclidean norm is above `max_norm` > 0 is scaled to it.
-    `dropout` has a rate for each hidden layer, of units that a step leaves out.
-    """
-
-    cdef:
-        readonly tuple state
-        readonly Py_ssize_t step_count
-        Coefficients coefficients
-        tuple dropout
-
-    def __init__(
-        self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
-        double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
-        double beta_2=0.0, double epsilon=0.0, bint epsilon_uncorrected=False,
-        double penalty=0.0, double max_norm=0.0, tuple dropout=(), uint64_t dropout_seed=0,
-    ):
-        rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
-        self.state = state
-        self.step_count = step_count
-        self.coefficients = Coefficients(
-            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon,
-            epsilon_uncorrected, penalty, max_norm, dropout_seed)
-        self.dropout = dropout
-
-
-def _shares(Py_ssize_t n, Py_ssize_t most):
-    """Yield the bounds of the fewest parts of at most `most` that n falls into, evenly cut."""
-    cdef Py_ssize_t i, parts = (n + most - 1) // most
-    for i in range(parts):
-        yield n * i // parts, n * (i + 1) // parts
-
-
-cdef struct Layer:
-    Py_ssize_t n_prev
-    Py_ssize_t n
-    Activation activation
-    # The share of its units that a step of `train` drops.
-    double dropout
-    # Where W and b begin in the flat vector of parameters, and in one that is laid out in panels.
-    Py_ssize_t flat_W
-    Py_ssize_t flat_b
-    Py_ssize_t W
-    Py_ssize_t b
-    # Where W's transpose begins among the transposes.
-    Py_ssize_t transposed
-    # Where the activations begin that the layer reads and writes; its delta begins in the deltas
-    # where A does in the activations.
-    Py_ssize_t A_prev
-    Py_ssize_t A
-
-
-cdef struct Tile:
-    # Panels p_begin to p_end of layer l's units, all as wide, for its inputs k_begin to k_end.
-    Py_ssize_t l
-    Py_ssize_t p_begin
-    Py_ssize_t p_end
-    Py_ssize_t k_begin
-    Py_ssize_t k_end
-    # Its own number.
-    Py_ssize_t i
-
-
 # What one run of the team does.
 cdef enum Task:
     TRAIN
@@ -295,66 +58,13 @@ cdef enum Task:
     PREDICT
 
 
-cdef class Workspace:
-    """A network's shape and the memory that a call needs to take its batches through it.
-
-    Parameters
-    ----------
-    sizes : sequence of n_0, ..., n_L
-    activations : sequence of L Activations
-    loss : Loss
-    parameters : the network's flat vector
-    batch_size : the most examples that a batch of `train` or `add_gradient` may have, or, for
-        `total_loss` and `predict`, n_threads spans
-    span : the examples that a thread takes at a time, see `span_of`
-    n_threads : the members of the team
-    blas : whether BLAS forms the products
-
-    Between `load` and `store` the network's parameters, and the optimizer's state, live in here.
-    """
+cdef class Workspace(Layout):
+    """What takes a network's batches through its layers: a `Layout` and a team of threads."""
 
     cdef:
-        readonly Py_ssize_t batch_size
-        readonly Py_ssize_t span
-        # In bytes.
-        readonly Py_ssize_t size
-        # The rows that a batch's matrices have room for.
-        Py_ssize_t capacity
-        Py_ssize_t depth, n_in, n_out, n_tiles, panel, scratch_size
-        # The lengths of vectors in panels: parameters, transposes, activations without examples.
-        Py_ssize_t n_packed, n_transposed, n_units
-        Loss loss
-        bint double_precision
-        nncore_kernels *kernels
-        object dtype
-        tuple arrays
-        Layer *layers
-        Tile *tiles
-        # Vectors in panels, and the memory that is kept for them; with BLAS the flat vectors
-        # themselves.
-        object flat
-        void *packed[4]
-        void *parameters
-        void *transposes
-        void *gradients
-        void *state_1
-        void *state_2
-        # A batch's, in panels, and below, in plain arrays.
-        void *activations
-        void *deltas
-        void *outputs
-        void *output_deltas
-        void *Y
-        void *sample_weight
-        # A part per thread.
-        void *scratch
         double *losses
         double *weights
         object sums
-        # A tile's share of ‖W‖² and of the gradient's.
-        double *squares
-        double *gradient_squares
-        # The run.
         nncore_team team
         nncore_mode float_mode
         Task task
@@ -366,237 +76,12 @@ cdef class Workspace:
         const Py_ssize_t *order
         bint rows_in_place
         bint check_rows
-        Update update
-        Coefficients rule
-        Py_ssize_t step_count
-        Py_ssize_t n_examples, batch, n_members
+        Py_ssize_t n_examples, batch
         double *batch_losses
         double scale, beta
         double total
         void *out
         object failure
-
-    def __init__(
-        self, sizes, activations, Loss loss, cnp.ndarray parameters, Py_ssize_t batch_size,
-        Py_ssize_t span, int n_threads, bint blas,
-    ):
-        self.batch_size, self.span = batch_size, span
-        self.n_members = n_threads
-        self.depth = len(sizes) - 1
-        self.n_in = sizes[0]
-        self.n_out = sizes[self.depth]
-        self.loss = loss
-        self.dtype = parameters.dtype
-        self.double_precision = self.dtype == np.float64
-        self.kernels = (
-            &_blas[self.double_precision] if blas
-            else <nncore_kernels *> tables(self.double_precision))
-        self.panel = self.kernels.panel
-        self.flat = parameters
-        # Panels whose distance is a multiple of many cache lines would fall on few cache sets.
-        self.capacity = batch_size + 5 if self.panel and batch_size % 8 == 0 else batch_size
-        self._lay_out(sizes, activations)
-        self._cut_tiles()
-        self._allocate()
-
-    @property
-    def shape(self):
-        return self.batch_size, self.span, self.n_members
-
-    cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept:
-        """The columns that the panels of n units take up."""
-        cdef Py_ssize_t half = self.panel // 2
-        return (n + half - 1) // half * half if self.panel else n
-
-    cdef Py_ssize_t _width(self, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
-        """The width of panel p of n units: that of the others, or half of it for the last."""
-        if self.panel == 0:
-            return n
-        return self.panel if n - p * self.panel > self.panel // 2 else self.panel // 2
-
-    cdef _lay_out(self, sizes, activations):
-        cdef:
-            Py_ssize_t l, n_prev, n, flat = 0, packed = 0, transposed = 0, A = 0
-            Layer *layer
-        layers = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
-        self.layers = <Layer *> cnp.PyArray_DATA(layers)
-        for l in range(self.depth):
-            n_prev, n = sizes[l], sizes[l + 1]
-            layer = &self.layers[l]
-            layer.n_prev, layer.n, layer.activation = n_prev, n, activations[l]
-            layer.flat_W, layer.flat_b = flat, flat + n_prev * n
-            flat += (n_prev + 1) * n
-            layer.W, layer.b = packed, packed + n_prev * self._padded(n)
-            packed += (n_prev + 1) * self._padded(n)
-            layer.transposed = transposed
-            if l > 0:
-                transposed += n * self._padded(n_prev)
-            layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
-            layer.A = A
-            A += self._padded(n) * self.capacity
-        # The examples come last: they have activations, but no deltas.
-        self.layers[0].A_prev = A
-        self.n_packed, self.n_transposed, self.n_units = packed, transposed, A
-        self.arrays = (layers,)
-
-    cdef _cut_tiles(self):
-        """Cut each W into tiles that stay in the cache while they are updated."""
-        cdef Py_ssize_t l, wide, most
-        cdef list tiles = []
-        cdef Layer *layer
-        self.scratch_size = 0
-        for l in range(self.depth):
-            layer = &self.layers[l]
-            if self.panel:
-                wide = (layer.n + self.panel // 2 - 1) // self.panel
-                self._cut_panels(tiles, l, 0, wide)
-                self._cut_panels(tiles, l, wide, (layer.n + self.panel - 1) // self.panel)
-            else:
-                most = max(64, 65536 // layer.n)
-                for k in range(0, layer.n_prev, most):
-                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev), len(tiles)))
-        for l, p_begin, p_end, k_begin, k_end, _ in tiles:
-            width = self._width(p_begin, self.layers[l].n)
-            self.scratch_size = max(
-                self.scratch_size, (p_end - p_begin) * max(k_end - k_begin, 1) * width)
-        self.n_tiles = len(tiles)
-        array = np.array(tiles, dtype=np.intp)
-        squares = np.empty(2 * self.n_tiles)
-        self.arrays += (array, squares)
-        self.tiles = <Tile *> cnp.PyArray_DATA(array)
-        self.squares = <double *> cnp.PyArray_DATA(squares)
-        self.gradient_squares = self.squares + self.n_tiles
-
-    cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end):
-        """Cut panels p_begin to p_end of W, all as wide, into tiles of about equal size.
-
-        A layer is worth 24 tiles, so that threads share it well, if each is worth the trouble of
-        fetching it, and of at most 64 KB. Many examples are read from the cache for as many panels
-        as possible, while few are read along the inputs for one panel.
-        """
-        cdef:
-            Py_ssize_t square = self.panel * self.panel
-            Py_ssize_t n_rows = (self.layers[l].n_prev + self.panel - 1) // self.panel
-            Py_ssize_t n_panels = p_end - p_begin
-            Py_ssize_t least = 100_000 // (self.batch_size * square) + 1
-            Py_ssize_t most = 65536 // (square * np.dtype(self.dtype).itemsize)
-            Py_ssize_t squares = min(max(n_panels * n_rows // 24, least), most)
-            Py_ssize_t panels = 1 if self.batch_size < 64 else min(math.isqrt(squares), n_panels)
-        if n_panels == 0:
-            return
-        for p, p_next in _shares(n_panels, panels):
-            for k, k_next in _shares(n_rows, max(squares // panels, 1)):
-                tiles.append((
-                    l, p_begin + p, p_begin + p_next, k * self.panel,
-                    min(k_next * self.panel, self.layers[l].n_prev), len(tiles)))
-
-    cdef _allocate(self):
-        """Find a place for everything in one stretch of memory."""
-        cdef:
-            Py_ssize_t size = 8 if self.double_precision else 4
-            Py_ssize_t n_outputs = self.batch_size * self.n_out
-            Py_ssize_t n_examples = self._padded(self.n_in) * self.capacity
-            Py_ssize_t n_packed = self.n_packed if self.panel else 0
-            Py_ssize_t n_transposed = self.n_transposed if self.panel else 0
-            Py_ssize_t end = 0
-            list begins = []
-            char *memory
-        # Threads must not write to the same cache line.
-        self.scratch_size = (self.scratch_size * size + 63) // 64 * 64 // size
-        for count in (
-            n_packed, n_packed, n_packed, self.n_packed, n_transposed, self.n_units + n_examples,
-            self.n_units, n_outputs, n_outputs, n_outputs, self.batch_size,
-            self.scratch_size * self.n_members,
-        ):
-            begins.append(end)
-            end += (count * size + 63) // 64 * 64
-        array = _working_memory(end)
-        self.arrays += (array,)
-        self.size = end
-        memory = cnp.PyArray_BYTES(array)
-        for i in range(4):
-            self.packed[i] = memory + <Py_ssize_t> begins[i]
-        self.transposes = memory + <Py_ssize_t> begins[4]
-        self.activations = memory + <Py_ssize_t> begins[5]
-        self.deltas = memory + <Py_ssize_t> begins[6]
-        self.outputs = memory + <Py_ssize_t> begins[7]
-        self.output_deltas = memory + <Py_ssize_t> begins[8]
-        self.Y = memory + <Py_ssize_t> begins[9]
-        self.sample_weight = memory + <Py_ssize_t> begins[10]
-        self.scratch = memory + <Py_ssize_t> begins[11]
-
-    # Into panels and back; with BLAS the flat vectors are used where they are.
-
-    cdef void *_packed(self, cnp.ndarray flat, int which):
-        if not self.panel:
-            return cnp.PyArray_DATA(flat)
-        self._pack(self.packed[which], cnp.PyArray_DATA(flat))
-        return self.packed[which]
-
-    cdef void _pack(self, void *packed, const void *flat) noexcept:
-        cdef:
-            Py_ssize_t l, size = 8 if self.double_precision else 4
-            nncore_source source = NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32
-            Layer *layer
-        for l in range(self.depth):
-            layer = &self.layers[l]
-            self.kernels.gather(
-                <char *> packed + layer.W * size, <const char *> flat + layer.flat_W * size,
-                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, layer.n_prev, layer.n_prev,
-                layer.n)
-            self.kernels.gather(
-                <char *> packed + layer.b * size, <const char *> flat + layer.flat_b * size,
-                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, 1, 1, layer.n)
-
-    cdef void _unpack(self, void *flat, const void *packed) noexcept:
-        cdef:
-            Py_ssize_t l, size = 8 if self.double_precision else 4
-            Layer *layer
-        for l in range(self.depth):
-            layer = &self.layers[l]
-            self.kernels.scatter(
-                <char *> flat + layer.flat_W * size, <const char *> packed + layer.W * size,
-                0, layer.n_prev, layer.n_prev, layer.n)
-            self.kernels.scatter(
-                <char *> flat + layer.flat_b * size, <const char *> packed + layer.b * size,
-                0, 1, 1, layer.n)
-
-    def load(self, Update update=None, *, bint transposes=True):
-        """Take the network's parameters in, and the optimizer's state."""
-        cdef:
-            Py_ssize_t l, p, size = 8 if self.double_precision else 4
-            Layer *layer
-        self.update = update
-        if update is not None:
-            self.rule, self.step_count = update.coefficients, update.step_count
-            for l in range(self.depth):
-                self.layers[l].dropout = update.dropout[l] if l < len(update.dropout) else 0
-            if self.rule.max_norm > 0:
-                self.gradients = self.packed[3]
-        self.parameters = self._packed(self.flat, 0)
-        if update is not None:
-            if len(update.state) > 0:
-                self.state_1 = self._packed(update.state[0], 1)
-            if len(update.state) > 1:
-                self.state_2 = self._packed(update.state[1], 2)
-        if self.panel and transposes:
-            for l in range(1, self.depth):
-                layer = &self.layers[l]
-                for p in range((layer.n + self.panel - 1) // self.panel):
-                    self.kernels.transpose(
-                        <char *> self.transposes + layer.transposed * size,
-                        <char *> self.parameters + layer.W * size, p, 0, layer.n_prev,
-                        layer.n_prev, layer.n)
-
-    def store(self):
-        """Write the parameters and the optimizer's state back to where they were taken from."""
-        if self.panel:
-            self._unpack(cnp.PyArray_DATA(self.flat), self.parameters)
-            if len(self.update.state) > 0:
-                self._unpack(cnp.PyArray_DATA(self.update.state[0]), self.state_1)
-            if len(self.update.state) > 1:
-                self._unpack(cnp.PyArray_DATA(self.update.state[1]), self.state_2)
-        self.update = None
 
     # What a team does.
 
@@ -1009,7 +494,7 @@ cdef void _tile(
         Layer *layer = &w.layers[tile.l]
         Rule rule = ADD if w.task == GRADIENT else w.rule.rule
         bint indirect = rule == MOMENTUM or rule == ADAM
-        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
         Py_ssize_t panel_step = w.panel * layer.n_prev
         Py_ssize_t count = (tile.k_end - tile.k_begin) * width
         Py_ssize_t at = layer.W + tile.p_begin * panel_step + tile.k_begin * width
@@ -1063,7 +548,7 @@ cdef void _gradient_tile(
     """(5) for a tile of a W, with the L2 terms, into the vector of gradients; and its squares."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, at, b, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t p, at, b, width = panel_width(w.panel, tile.p_begin, layer.n)
         Py_ssize_t panel_step = w.panel * layer.n_prev
         Py_ssize_t count = (tile.k_end - tile.k_begin) * width
         Py_ssize_t begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
@@ -1097,7 +582,7 @@ cdef double _square_sum(Workspace w, Tile *tile, const floating *vector) noexcep
     """The sum of the squares of a tile of a W in a vector in the layout of the parameters."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
         double total = 0
     for p in range(tile.p_begin, tile.p_end):
         total += w.kernels.square_sum(
@@ -1122,7 +607,7 @@ cdef void _update_tile(
     """(6) for a tile of a W, from the vector of gradients."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, width = w._width(tile.p_begin, layer.n)
+        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
     for p in range(tile.p_begin, tile.p_end):
         _clipped_update(
             w, step, layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,

@@ -27,7 +27,8 @@ from ._checks import (
 )
 from ._forward import ForwardPass
 from ._kernels import KERNELS, forward
-from ._step import Examples, Workspace, aligned_zeros, span_of
+from ._layout import Examples, aligned_zeros
+from ._step import Workspace, span_of
 from ._threads import as_n_threads, blas_on_one_thread
 from .optimizers import Optimizer
 
@@ -339,7 +340,9 @@ class Network:
 
     def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
         """Return the outputs for a few rows that need no preparation, or None."""
-        return self._forward_pass.predict(X) if n_threads is None and not _BLAS else None
+        if n_threads is not None:
+            as_n_threads(n_threads, 0, 0)
+        return None if _BLAS else self._forward_pass.predict(X)
 
     def _predict(self, inputs: Array, n_threads: int | None, *, check_rows: bool = False) -> Array:
         """Return the outputs for an array of a type that Examples takes.

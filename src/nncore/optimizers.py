@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_bool, as_integer, as_real, as_vector, is_plain
-from ._step import Update, aligned_zeros
+from ._layout import Update, aligned_zeros
 
 if TYPE_CHECKING:
     from .network import Network

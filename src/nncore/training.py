@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real, first_nonfinite
 from ._kernels import KERNELS
-from ._step import Examples, Workspace, span_of
+from ._layout import Examples
+from ._step import Workspace, span_of
 from .optimizers import Optimizer, as_optimizer
 
 if TYPE_CHECKING:

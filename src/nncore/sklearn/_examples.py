@@ -9,7 +9,8 @@ import numpy.typing as npt
 import scipy.sparse
 
 from .._kernels import KERNELS
-from .._step import Examples, Workspace, span_of
+from .._layout import Examples
+from .._step import Workspace, span_of
 from ..network import Network
 
 __all__ = ["TrainingSet", "outputs_of"]

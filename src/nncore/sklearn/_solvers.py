@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._step import Update, aligned_zeros
+from .._layout import Update, aligned_zeros
 from ..network import Network
 
 __all__ = ["StochasticSolver"]
