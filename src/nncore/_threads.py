@@ -22,6 +22,9 @@ __all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
 _WORK_PER_STEP = 350_000
 _WORK_PER_CALL = 10_000_000
 
+# More than there are processors only wait for each other.
+_MOST_THREADS = 1024
+
 
 @functools.cache
 def _cgroup_limit() -> float:
@@ -59,7 +62,7 @@ def available_threads() -> int:
 def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
     """Return the threads to use where a step, and a call, takes so many multiplications."""
     if n_threads is not None:
-        return as_integer("n_threads", n_threads)
+        return as_integer("n_threads", n_threads, high=_MOST_THREADS)
     wanted = min(step // _WORK_PER_STEP, call // _WORK_PER_CALL)
     return 1 if wanted < 2 else min(wanted, available_threads())
 

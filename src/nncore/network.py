@@ -566,7 +566,7 @@ class Network:
         n_threads : int, optional
             How many threads work on a step; the result is the same to the last bit for any
             number. By default as many as gain by it: one where a step is small, and never more
-            than the affinity mask, a cgroup's limit and ``OMP_NUM_THREADS`` allow.
+            than the affinity mask, a cgroup's limit and ``OMP_NUM_THREADS`` allow. At most 1024.
 
         Returns
         -------
