@@ -349,6 +349,8 @@ def _as_targets(name: str, value: object, n_out: int, loss: Loss, dtype: np.dtyp
             also = " or (n_samples,)"
         if loss == Loss.CROSS_ENTROPY:
             also = " or be a vector of integer class indices"
+        elif array.ndim == 1 and array.dtype.kind in "iu":
+            also += "; class indices need loss='cross_entropy'"
         raise ValueError(
             f"{name} must have shape (n_samples, {n_out}){also}, got {array.shape} of {array.dtype}"
         )

@@ -261,6 +261,9 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
         if optimizer not in _BY_NAME:
             raise ValueError(f"optimizer must be one of {sorted(_BY_NAME)}, got {optimizer!r}")
         return _BY_NAME[optimizer]()
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        name = optimizer.__name__
+        raise TypeError(f"optimizer must be an instance, {name}() say, got the class {name}")
     raise TypeError(
         "optimizer must be an instance of nncore.SGD or nncore.Adam or a name, "
         f"got {type(optimizer).__name__} {optimizer!r}"

@@ -12,7 +12,7 @@ try:
     import sklearn as _sklearn  # noqa: F401 - the message below is clearer than what follows
 except ImportError as error:
     raise ImportError(
-        "nncore.sklearn needs scikit-learn 1.6 or newer: pip install 'nncore[sklearn]'"
+        "nncore.sklearn needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'"
     ) from error
 
 from ._classifier import MLPClassifier
