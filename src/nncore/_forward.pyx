@@ -18,7 +18,7 @@ cnp.import_array()
 # if the weights, which are read once per pair, take more than these bytes.
 cdef enum:
     MOST_ROWS = 16
-    MOST_BYTES = 1 << 19
+    MOST_BYTES = 524_288
 
 # From so many multiplications on, other Python threads may run meanwhile.
 cdef enum:
