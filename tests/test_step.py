@@ -34,7 +34,7 @@ def run(
         net._loss,
         net.parameters,
         batch_size,
-        span_of(batch_size, blas),
+        span_of(batch_size, net.parameters.size, blas),
         n_threads,
         blas=blas,
     )
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_unless_batch_losses_are_asked_
 def test_gradient_comes_with_the_sum_of_the_losses() -> None:
     net = make([5, 6, 3])
     X, Y = data(net, N, np.random.default_rng(6))
-    with net._workspace(BATCH, span_of(BATCH, False), 1) as workspace:
+    with net._workspace(BATCH, 1) as workspace:
         workspace.load()
         out = np.empty_like(net.parameters)
         total = workspace.add_gradient(out, Examples(X, Y), 1 / N)

@@ -38,6 +38,7 @@ __all__ = [
     "check_finite",
     "first_nonfinite",
     "is_plain",
+    "largest_finite",
     "one_of",
 ]
 
@@ -231,14 +232,18 @@ def _as_real_array(name: str, value: object) -> Array:
     return array
 
 
+def largest_finite(*dtypes: np.dtype[Any]) -> float:
+    """Return the largest number that is finite in all of the floating types."""
+    return min(float(np.finfo(dtype).max) for dtype in dtypes)
+
+
 def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | None:
     """Return the index of the first NaN or infinity in a contiguous array of floats, or None.
 
     With a narrower `dtype` that of the first value which is infinite there.
     """
-    limit = min(np.finfo(dtype or array.dtype).max, np.finfo(array.dtype).max)
     flat = array.reshape(-1)
-    at = first_beyond(flat, float(limit))
+    at = first_beyond(flat, largest_finite(array.dtype, array.dtype if dtype is None else dtype))
     return None if at == flat.size else at
 
 
@@ -275,7 +280,7 @@ def as_matrix(
     """Return `value` as an array of shape (n, n_columns) that an `Examples` takes.
 
     Rows of a mapped file are taken from it as they are needed: it is never read as a whole. Nor is,
-    with `unread`, a contiguous array of the dtype given; it may then hold NaN and infinities.
+    with `unread`, one that `is_plain`; it may then hold NaN and infinities.
     """
     array = _as_real_array(name, value)
     if array.ndim != 2 or array.shape[1] != n_columns:
@@ -283,14 +288,15 @@ def as_matrix(
         raise ValueError(
             f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
         )
-    if _is_mapped(value) or (unread and is_plain(array, dtype)):
+    if _is_mapped(value) or (unread and is_plain(array)):
         return array
     return _as_finite(name, array, dtype, _SOURCES)
 
 
-def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether the array is one of C's in the dtype given."""
-    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+def is_plain(array: Array, dtype: np.dtype[Any] | None = None) -> bool:
+    """Whether the array is one of C's in the dtype given, or in float or double."""
+    fits = array.dtype in _FLOATS if dtype is None else array.dtype == dtype
+    return fits and array.flags.c_contiguous and array.flags.aligned
 
 
 def _is_mapped(value: object) -> bool:

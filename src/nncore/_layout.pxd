@@ -87,8 +87,8 @@ cdef struct Tile:
 
 
 cdef inline Py_ssize_t panel_width(Py_ssize_t panel, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
-    """The width of panel p of n units: that of the others, or half of it for the last."""
-    if panel == 0:
+    """The width of panel p of n units: that of the others, or half of it, or 1 of a single unit."""
+    if panel == 0 or n == 1:
         return n
     return panel if n - p * panel > panel // 2 else panel // 2
 
@@ -138,6 +138,7 @@ cdef class Layout:
         Py_ssize_t step_count
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept
+    cdef Py_ssize_t _aligned(self, Py_ssize_t count) noexcept
     cdef _lay_out(self, sizes, activations)
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)

@@ -166,8 +166,12 @@ cdef class Layout:
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept:
         """The columns that the panels of n units take up."""
+        return n if n == 1 else self._aligned(n)
+
+    cdef Py_ssize_t _aligned(self, Py_ssize_t count) noexcept:
+        """Round up to whole vectors."""
         cdef Py_ssize_t half = self.panel // 2
-        return (n + half - 1) // half * half if self.panel else n
+        return (count + half - 1) // half * half if self.panel else count
 
     cdef _lay_out(self, sizes, activations):
         cdef:
@@ -181,14 +185,14 @@ cdef class Layout:
             layer.n_prev, layer.n, layer.activation = n_prev, n, activations[l]
             layer.flat_W, layer.flat_b = flat, flat + n_prev * n
             flat += (n_prev + 1) * n
-            layer.W, layer.b = packed, packed + n_prev * self._padded(n)
-            packed += (n_prev + 1) * self._padded(n)
+            layer.W, layer.b = packed, packed + self._aligned(n_prev * self._padded(n))
+            packed = layer.b + self._aligned(n)
             layer.transposed = transposed
             if l > 0:
-                transposed += n * self._padded(n_prev)
+                transposed += self._aligned(n * self._padded(n_prev))
             layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
             layer.A = A
-            A += self._padded(n) * self.capacity
+            A += self._aligned(self._padded(n) * self.capacity)
         # The examples come last: they have activations, but no deltas.
         self.layers[0].A_prev = A
         self.n_packed, self.n_transposed, self.n_units = packed, transposed, A
@@ -230,7 +234,7 @@ cdef class Layout:
         as possible, while few are read along the inputs for one panel.
         """
         cdef:
-            Py_ssize_t square = self.panel * self.panel
+            Py_ssize_t square = self.panel * panel_width(self.panel, p_begin, self.layers[l].n)
             Py_ssize_t n_rows = (self.layers[l].n_prev + self.panel - 1) // self.panel
             Py_ssize_t n_panels = p_end - p_begin
             Py_ssize_t least = 100_000 // (self.batch_size * square) + 1

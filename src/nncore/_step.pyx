@@ -15,7 +15,7 @@ from cython cimport floating
 from libc.math cimport isfinite, sqrt
 from libc.string cimport memcpy, memset
 
-from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
+from nncore._kernels cimport IDENTITY, SOFTMAX, Activation, tables
 from nncore._layout cimport (
     ADAM, ADD, GRADIENT_DESCENT, MOMENTUM, Examples, Layer, Layout, Rule, Source, Tile, panel_width)
 from nncore._tables cimport (
@@ -34,18 +34,19 @@ cdef extern from "team.h" nogil:
     double monotonic_seconds "nncore_seconds"() noexcept
 
 
-cpdef Py_ssize_t span_of(Py_ssize_t batch_size, bint blas) noexcept:
+cpdef Py_ssize_t span_of(Py_ssize_t batch_size, Py_ssize_t n_parameters, bint blas) noexcept:
     """Return how many examples a span has: as many spans as share the work out well.
 
     A tile of W is read from the L2 cache or beyond once per span, which 32 examples are enough to
-    make up for; a small batch is halved, so that two threads have something to do. BLAS packs W
-    anew for every span and wants more.
+    make up for, unless W is so small that the calls themselves count; a small batch is halved, so
+    that two threads have something to do. BLAS packs W anew for every span and wants more.
     """
     cdef Py_ssize_t most
     if blas:
         most = max(64, (batch_size + 7) // 8)
     else:
-        most = min(32, max((batch_size + 1) // 2, 4)) if batch_size <= 256 else 64
+        most = max(32 if batch_size <= 256 else 64, 400_000 // max(n_parameters, 1))
+        most = min(most, max((batch_size + 1) // 2, 4))
     cdef Py_ssize_t spans = (batch_size + most - 1) // most
     return (batch_size + spans - 1) // spans if spans else 1
 
@@ -75,7 +76,7 @@ cdef class Workspace(Layout):
         const void *all_weights
         const Py_ssize_t *order
         bint rows_in_place
-        bint check_rows
+        double limit
         Py_ssize_t n_examples, batch
         double *batch_losses
         double scale, beta
@@ -129,16 +130,16 @@ cdef class Workspace(Layout):
         return self.total
 
     def predict(
-        self, cnp.ndarray out not None, Examples examples not None, *, bint check_rows=False,
+        self, cnp.ndarray out not None, Examples examples not None, *, double limit=0.0,
     ):
         """Write the outputs of the examples into the rows of `out`; return whether that was done.
 
-        With `check_rows`, for which X must be contiguous and of the network's dtype, its rows
-        are looked through in passing, and NaN or infinity ends the work.
+        With `limit` > 0, for which X must be contiguous floats, its rows are looked through in
+        passing, and what is not within ±limit, NaN included, ends the work.
         """
         self._prepare(PREDICT, examples, examples.n)
         self.out = cnp.PyArray_DATA(out)
-        self.check_rows = check_rows
+        self.limit = limit
         self._run_team()
         return not nncore_team_stopped(&self.team)
 
@@ -152,7 +153,7 @@ cdef class Workspace(Layout):
         self.X, self.targets = examples.X, examples.Y
         self.classes, self.all_weights = examples.classes, examples.sample_weight
         self.order = NULL
-        self.check_rows = False
+        self.limit = 0
         # Rows that are of use once only need not be laid out in panels, if they can be read.
         self.rows_in_place = (
             self.panel > 0 and (task == EVALUATE or task == PREDICT)
@@ -362,7 +363,9 @@ cdef void _span(
         const floating *Y
         const floating *sample_weight
         nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
-    if w.check_rows and not w.kernels.finite(w.X.data + first * w.X.row_stride, n_rows * w.n_in):
+        # A single output's panel is a plain array, too.
+        bint plain = w.panel == 0 or w.n_out == 1
+    if w.limit > 0 and not _within(w, first, n_rows):
         nncore_team_stop(&w.team)
         return
     if w.rows_in_place:
@@ -378,7 +381,8 @@ cdef void _span(
         layer = &w.layers[l]
         w.kernels.forward(
             activations + layer.A, A_prev, A_stride, parameters + layer.W, parameters + layer.b,
-            _in_panels(w, layer.activation), row, n_rows, capacity, layer.n_prev, layer.n)
+            layer.activation if plain else _in_panels(layer.activation), row, n_rows, capacity,
+            layer.n_prev, layer.n)
         if w.task == TRAIN and layer.dropout > 0:
             w.kernels.dropout(
                 activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1,
@@ -387,13 +391,13 @@ cdef void _span(
         A_stride = 0
 
     # What compares outputs with targets takes a row as a whole, and so a plain array.
-    if w.panel or w.task == PREDICT:
+    if not plain or w.task == PREDICT:
         if w.task == PREDICT:
             outputs = <floating *> w.out + first * w.n_out
         else:
             outputs = <floating *> w.outputs + row * w.n_out
         _plain_rows(w, outputs, activations + last.A, row, n_rows)
-        if w.panel and last.activation == SOFTMAX:
+        if not plain and last.activation == SOFTMAX:
             w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
     else:
         outputs = activations + last.A + row * w.n_out
@@ -405,7 +409,7 @@ cdef void _span(
     if w.task == EVALUATE:
         return
 
-    if not w.panel:
+    if plain:
         output_deltas = deltas + last.A + row * w.n_out
     w.kernels.output_delta(
         output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
@@ -429,9 +433,16 @@ cdef void _span(
                 w.panel or layer.n_prev, row, n_rows, capacity, layer.n_prev)
 
 
-cdef inline Activation _in_panels(Workspace w, Activation activation) noexcept nogil:
+cdef bint _within(Workspace w, Py_ssize_t first, Py_ssize_t n_rows) noexcept nogil:
+    """Whether rows of X are within the limit."""
+    cdef Py_ssize_t count = n_rows * w.n_in
+    return count == tables(w.X.type == NNCORE_FLOAT64).first_beyond(
+        w.X.data + first * w.X.row_stride, w.limit, count)
+
+
+cdef inline Activation _in_panels(Activation activation) noexcept nogil:
     """Softmax takes a row as a whole and waits until it is plain."""
-    return IDENTITY if w.panel and activation == SOFTMAX else activation
+    return IDENTITY if activation == SOFTMAX else activation
 
 
 cdef inline void _plain_rows(

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from ._checks import (
     as_vector,
     check_finite,
     is_plain,
+    largest_finite,
     one_of,
 )
 from ._forward import ForwardPass
@@ -279,8 +280,12 @@ class Network:
         )
 
     @contextmanager
-    def _workspace(self, batch_size: int, span: int, n_threads: int) -> Iterator[Workspace]:
+    def _workspace(
+        self, batch_size: int, n_threads: int, span: int | None = None
+    ) -> Iterator[Workspace]:
         """Lend a workspace; calls from several threads get one each."""
+        if span is None:
+            span = span_of(batch_size, self._parameters.size, _BLAS)
         shape = (batch_size, span, n_threads)
         workspace, others = None, []
         with suppress(IndexError):
@@ -336,7 +341,10 @@ class Network:
         if few_outputs is not None:
             return few_outputs
         array = as_matrix("X", X, self._sizes[0], self._dtype, unread=True)
-        return self._predict(array, n_threads, check_rows=is_plain(array, self._dtype))
+        outputs = self._predict(array, n_threads, check_rows=is_plain(array))
+        if outputs is None:
+            check_finite("X", array, self._dtype)
+        return cast(Array, outputs)
 
     def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
         """Return the outputs for a few rows that need no preparation, or None."""
@@ -344,19 +352,22 @@ class Network:
             as_n_threads(n_threads, 0, 0)
         return None if _BLAS else self._forward_pass.predict(X)
 
-    def _predict(self, inputs: Array, n_threads: int | None, *, check_rows: bool = False) -> Array:
+    def _predict(
+        self, inputs: Array, n_threads: int | None, *, check_rows: bool = False
+    ) -> Array | None:
         """Return the outputs for an array of a type that Examples takes.
 
-        With `check_rows`, a plain one in the network's dtype is looked through for NaN in passing.
+        With `check_rows` a plain one is looked through in passing; None if it is not finite in the
+        network's dtype.
         """
         examples = Examples(inputs)
         outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
+        limit = largest_finite(inputs.dtype, self._dtype) if check_rows else 0.0
         team = self._team_size(n_threads, examples.n)
-        with self._workspace(_SPAN * team, _SPAN, team) as workspace:
+        with self._workspace(_SPAN * team, team, _SPAN) as workspace:
             workspace.load(transposes=False)
-            if not workspace.predict(outputs, examples, check_rows=check_rows):
-                check_finite("X", inputs, self._dtype)
-        return outputs
+            done = workspace.predict(outputs, examples, limit=limit)
+        return outputs if done else None
 
     def layer_outputs(self, X: npt.ArrayLike) -> list[Array]:
         """Return the activations A^1, ..., A^L of every layer, equation (1).
@@ -418,7 +429,7 @@ class Network:
 
     def _evaluate(self, examples: Examples, weight: float, n_threads: int | None) -> float:
         team = self._team_size(n_threads, examples.n)
-        with self._workspace(_SPAN * team, _SPAN, team) as workspace:
+        with self._workspace(_SPAN * team, team, _SPAN) as workspace:
             workspace.load(transposes=False)
             return workspace.total_loss(examples) / weight
 
@@ -456,7 +467,7 @@ class Network:
         out = np.empty_like(self._parameters)
         batch_size = min(examples.n, _GRADIENT_BATCH)
         team = self._team_size(n_threads, examples.n, batch_size)
-        with self._workspace(batch_size, span_of(batch_size, _BLAS), team) as workspace:
+        with self._workspace(batch_size, team) as workspace:
             workspace.load()
             workspace.add_gradient(out, examples, 1 / weight)
         return out

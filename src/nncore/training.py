@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real, first_nonfinite
-from ._kernels import KERNELS
 from ._layout import Examples
-from ._step import Workspace, span_of
+from ._step import Workspace
 from .optimizers import Optimizer, as_optimizer
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def _workspace(
     network: Network, n_examples: int, batch_size: int, n_threads: int | None
 ) -> AbstractContextManager[Workspace]:
     team = network._team_size(n_threads, n_examples, batch_size)
-    return network._workspace(batch_size, span_of(batch_size, KERNELS == "blas"), team)
+    return network._workspace(batch_size, team)
 
 
 def _train(

@@ -69,6 +69,8 @@ static void NAME(bias_activation)(void *A_, const void *b_, enum nncore_activati
         return;
     }
     if (!b) { /* one long row */
+        if (activation == NNCORE_IDENTITY)
+            return;
         n *= n_rows;
         n_rows = n > 0;
     }
@@ -94,6 +96,8 @@ static void NAME(times_derivative)(void *delta_, const void *A_, enum nncore_act
                                    ptrdiff_t count) {
     real *delta = delta_;
     const real *A = A_;
+    if (activation == NNCORE_IDENTITY)
+        return;
     switch (activation) {
 #define X(ACTIVATION, sigma)                                                                      \
     case NNCORE_##ACTIVATION:                                                                     \
@@ -190,10 +194,27 @@ static void NAME(output_delta)(void *delta_, const void *A, const void *Y_,
         NAME(times_derivative)(delta, A, activation, n_rows * n);
 }
 
+INLINE double NAME(vector_sum)(const real *x, ptrdiff_t count) {
+    double total = 0;
+    for (ptrdiff_t block = 0; block < count;
+         block += 16 * LANES) { /* in float much would be lost */
+        V part = {0};
+        FOR_EACH_VECTOR (j, left, count - block < 16 * LANES ? count - block : 16 * LANES)
+            part += LOAD(x + block + j, left);
+        total += (double)NAME(sum)(part);
+    }
+    return total;
+}
+
 static void NAME(column_sums)(void *db_, const void *delta_, double scale, double beta,
                               ptrdiff_t n_rows, ptrdiff_t n) {
     real *db = db_;
     const real *delta = delta_;
+    if (n == 1) { /* a plain vector */
+        double sum = scale * NAME(vector_sum)(delta, n_rows);
+        *db = (real)(beta == 0 ? sum : sum + beta * *db);
+        return;
+    }
     FOR_EACH_VECTOR (j, count, n) {
         /* Four sums at once, so that none waits for its own last addition; and in blocks: a long
          * sum of one by one would lose what is small beside it. */

@@ -1,8 +1,24 @@
-/* Into panels and out of them (tile.h says how matrices lie there). A template, see vector.h.
+/* Matrices in panels: into them and out of them. A template, see vector.h.
  *
- * `panel` is the width of all panels but the last: PANEL, or the matrix's own width, with which a
- * panel is a plain array in C order. */
+ * A panel is PANEL = 2 LANES columns wide; the last one of a matrix is HALF as wide where that is
+ * enough, and that of a matrix of one column is a plain vector. The padding is never summed over.
+ * With w the panel's width,
+ *
+ *     A^l and delta^l lie as [panel][example][w], with room for `capacity` examples,
+ *     W^l             lies as [panel of n_l][input][w],
+ *     W^l transposed  lies as [panel of n_(l-1)][unit of n_l][w]. */
 
+#define PANEL (2 * LANES)
+#define HALF LANES
+#define LINE ((ptrdiff_t)64)
+#define UNROLL _Pragma("GCC unroll 24")
+
+INLINE ptrdiff_t NAME(panel_width)(ptrdiff_t p, ptrdiff_t n) {
+    return n == 1 ? 1 : n - p * PANEL <= HALF ? HALF : PANEL;
+}
+
+/* `panel` is the width of all panels but the last: PANEL, or the matrix's own width, with which a
+ * panel is a plain array in C order. */
 INLINE ptrdiff_t NAME(width_of)(ptrdiff_t panel, ptrdiff_t column, ptrdiff_t n) {
     return panel == PANEL ? NAME(panel_width)(column / PANEL, n) : panel;
 }
@@ -32,6 +48,11 @@ INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source s
                               ptrdiff_t n_order, ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row,
                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
     const ptrdiff_t n_whole = panel == PANEL ? n - n % PANEL : 0;
+    if (n == 1) {
+        for (real *a = (real *)A + row; n_rows > 0; n_rows--, a++, first++)
+            NAME(take)(a, X + (order ? order[first] : first) * row_stride, 0, 1, source);
+        return;
+    }
     for (ptrdiff_t i = row; i < row + n_rows; i++, first++) {
         const char *in = X + (order ? order[first] : first) * row_stride;
         const char *soon =
@@ -83,7 +104,7 @@ static void NAME(scatter)(void *out_, const void *A_, ptrdiff_t row, ptrdiff_t n
             const ptrdiff_t count = n - column < width ? n - column : width;
             const real *from = A + column * capacity + (row + i) * width;
             FOR_EACH_VECTOR (j, left, count)
-                STORE(out + i * n + column + j, NAME(load)(from + j), left);
+                STORE(out + i * n + column + j, LOAD(from + j, left), left);
         }
 }
 
@@ -125,6 +146,13 @@ static void NAME(transpose)(void *W_transposed_, const void *W_, ptrdiff_t p, pt
                             ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n) {
     const ptrdiff_t width = NAME(panel_width)(p, n);
     const real *W = (const real *)W_ + p * PANEL * n_prev;
+    if (n == 1 || n_prev == 1) { /* two vectors in the same order */
+        const ptrdiff_t begin = n == 1 ? k_begin : p * PANEL;
+        const ptrdiff_t end = n == 1 ? k_end : n < begin + PANEL ? n : begin + PANEL;
+        memcpy((real *)W_transposed_ + begin, (const real *)W_ + begin,
+               (size_t)(end - begin) * sizeof(real));
+        return;
+    }
     for (ptrdiff_t k = k_begin; k < k_end; k += LANES) {
         const ptrdiff_t panel = k - k % PANEL;
         const ptrdiff_t T_width = NAME(panel_width)(panel / PANEL, n_prev);

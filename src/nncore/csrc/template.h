@@ -7,9 +7,13 @@
 
 #include "elementwise.h"
 
+#include "panels.h"
+
 #include "tile.h"
 
-#include "panels.h"
+#include "column.h"
+
+#include "products.h"
 
 #include "dropout.h"
 

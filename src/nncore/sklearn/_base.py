@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -366,7 +366,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     # Predicting.
 
     def _is_plain(self, X: Any) -> bool:
-        """Whether scikit-learn's checks would pass this array on as it is."""
+        """Whether scikit-learn's checks would pass this array on as it is, if it is finite."""
         return (
             type(X) is np.ndarray
             and X.ndim == 2
@@ -376,7 +376,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             and X.shape[1] == getattr(self, "n_features_in_", -1)
             and "feature_names_in_" not in self.__dict__
             and X.flags.c_contiguous
-            and first_nonfinite(X) is None
+            and X.flags.aligned
         )
 
     def _outputs(self, X: Any) -> Array:
@@ -384,11 +384,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         if "coefs_" not in self.__dict__:
             check_is_fitted(self)  # raises; asked always it would cost as much as a small network
         # What validation data have passed already is not to be asked for its columns' names again.
-        if X is not self.__dict__.get("_checked_X") and not self._is_plain(X):
+        if X is not self.__dict__.get("_checked_X"):
+            if self._is_plain(X):
+                outputs = self._outputs_of_checked(X, check_rows=True)
+                if outputs is not None:
+                    return outputs
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        return self._outputs_of_checked(X)
+        return cast(Array, self._outputs_of_checked(X))
 
-    def _outputs_of_checked(self, X: Any) -> Array:
+    def _outputs_of_checked(self, X: Any, check_rows: bool = False) -> Array | None:
+        """Return the outputs; with `check_rows`, None if X is not finite."""
         network = self._current_network()
         if self.dtype is None:
             # As NumPy's promotion has it: float64 examples are not rounded to a float32 network.
@@ -405,7 +410,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 )
         if X.dtype not in _SOURCES or not X.dtype.isnative:
             X = X.astype(network.dtype)
-        return outputs_of(network, X, self.n_threads)
+        return outputs_of(network, X, self.n_threads, check_rows)
 
     def predict(self, X: Any) -> Array:
         """Predict the targets of examples.

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from .._kernels import KERNELS
 from .._layout import Examples
-from .._step import Workspace, span_of
+from .._step import Workspace
 from ..network import Network
 
 __all__ = ["TrainingSet", "outputs_of"]
@@ -80,8 +79,7 @@ class TrainingSet:
         """Set `out` to the gradient of the mean loss; return the mean loss."""
         batch_size = min(self.n, _GRADIENT_BATCH)
         team = network._team_size(n_threads, self.n, batch_size)
-        span = span_of(batch_size, KERNELS == "blas")
-        with network._workspace(batch_size, span, team) as workspace:
+        with network._workspace(batch_size, team) as workspace:
             workspace.load()
             if not self.is_sparse:
                 return workspace.add_gradient(out, self._examples, 1 / self.weight) / self.weight
@@ -95,11 +93,18 @@ class TrainingSet:
             return total / self.weight
 
 
-def outputs_of(network: Network, X: Any, n_threads: int | None) -> Array:
-    """Return the network's outputs for each row of X, which has been checked."""
+def outputs_of(
+    network: Network, X: Any, n_threads: int | None, check_rows: bool = False
+) -> Array | None:
+    """Return the network's outputs for each row of X, which has been checked.
+
+    With `check_rows` it has not been looked through yet: None if it is not finite.
+    """
     if not scipy.sparse.issparse(X):
         few_outputs = network._predict_few(X, n_threads)
-        return network._predict(X, n_threads) if few_outputs is None else few_outputs
+        if few_outputs is None:
+            return network._predict(X, n_threads, check_rows=check_rows)
+        return few_outputs
     X = X.tocsr()
     outputs = np.empty((X.shape[0], network.sizes[-1]), dtype=network.dtype)
     step = _dense_rows(64, X.shape[1])

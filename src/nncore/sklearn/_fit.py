@@ -13,8 +13,6 @@ import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
-from .._kernels import KERNELS
-from .._step import span_of
 from ..network import Network
 from ._examples import TrainingSet
 from ._reports import Reports
@@ -67,10 +65,9 @@ def fit_stochastic(
 
     order = np.arange(n)
     team = network._team_size(estimator.n_threads, n, batch_size)
-    span = span_of(batch_size, KERNELS == "blas")
     try:
         estimator.n_iter_ = 0
-        with network._workspace(batch_size, span, team) as workspace:
+        with network._workspace(batch_size, team) as workspace:
             for _ in range(estimator.max_iter):
                 if estimator.shuffle:
                     # Each order is drawn as a permutation of the one before.
