@@ -29,43 +29,15 @@ INLINE V NAME(softplus_derivative)(V a) { return -NAME(expm1_nonpositive)(-a); }
 
 INLINE V NAME(exp_derivative)(V a) { return a; }
 
-/* A row of Z becomes its softmax; subtracting the largest z keeps exp from overflowing. */
-static void NAME(softmax_row)(real *A, ptrdiff_t n) {
-    V largest = NAME(all)(-INFINITY);
-    FOR_EACH_VECTOR (j, count, n) {
-        V z = LOAD(A + j, count);
-        for (ptrdiff_t k = count; k < LANES; k++)
-            z[k] = -INFINITY;
-        largest = SELECT(largest > z, largest, z);
-    }
-    real top = largest[0];
-    for (ptrdiff_t k = 1; k < LANES; k++)
-        top = top > largest[k] ? top : largest[k];
-
-    V total = {0};
-    FOR_EACH_VECTOR (j, count, n) {
-        V e = NAME(exp)(LOAD(A + j, count) - top);
-        STORE(A + j, e, count);
-        for (ptrdiff_t k = count; k < LANES; k++)
-            e[k] = 0;
-        total += e;
-    }
-    const real sum = NAME(sum)(total);
-    FOR_EACH_VECTOR (j, count, n)
-        STORE(A + j, LOAD(A + j, count) / sum, count);
-}
-
 /* A <- sigma(A + b) row by row; b may be NULL. */
 static void NAME(bias_activation)(void *A_, const void *b_, enum nncore_activation activation,
                                   ptrdiff_t n_rows, ptrdiff_t n) {
     real *A = A_;
     const real *b = b_;
     if (activation == NNCORE_SOFTMAX) {
-        for (ptrdiff_t i = 0; i < n_rows; i++) {
-            if (b)
-                NAME(bias_activation)(A + i * n, b, NNCORE_IDENTITY, 1, n);
-            NAME(softmax_row)(A + i * n, n);
-        }
+        if (b)
+            NAME(bias_activation)(A, b, NNCORE_IDENTITY, n_rows, n);
+        NAME(softmax)(A, n_rows, n);
         return;
     }
     if (!b) { /* one long row */
@@ -142,10 +114,8 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
                 row = NAME(fma)(R(0.5) * (a - y), a - y, row);
                 break;
             case NNCORE_BINARY_CROSS_ENTROPY: {
-                V term = y * NAME(log_clipped)(a) + (1 - y) * NAME(log_clipped)(1 - a);
-                for (ptrdiff_t k = count; k < LANES; k++)
-                    term[k] = 0;
-                row -= term;
+                const V term = y * NAME(log_clipped)(a) + (1 - y) * NAME(log_clipped)(1 - a);
+                row -= count >= LANES ? term : (V)((VB)term & NAME(first)(count));
                 break;
             }
             case NNCORE_CROSS_ENTROPY: /* beyond the row's end y is 0, and so is the term */

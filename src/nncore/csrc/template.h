@@ -5,9 +5,11 @@
 
 #include "elementary.h"
 
-#include "elementwise.h"
-
 #include "panels.h"
+
+#include "softmax.h"
+
+#include "elementwise.h"
 
 #include "tile.h"
 
@@ -80,6 +82,7 @@ static const nncore_kernels NAME(kernels) = {
 #undef INNER_BLOCK
 #undef EXAMPLE_BLOCK
 #undef AHEAD
+#undef MOST_COLUMNS
 #undef DROPOUT_BLOCK
 #undef DEFINE_DROPOUT
 #undef LOW_HALVES

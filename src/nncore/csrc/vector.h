@@ -67,6 +67,14 @@ INLINE void NAME(store)(real *p, V x) { memcpy(p, &x, sizeof x); }
     _mm256_loadu_si256((const void *)((const bits *)nncore_tail_mask + LANES - (count)))
 #endif
 
+/* All ones in the first `count` lanes. */
+INLINE VB NAME(first)(ptrdiff_t count) {
+    VB lane;
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        lane[j] = (bits)j;
+    return (VB)(lane < NAME(all_bits)((bits)count));
+}
+
 /* The first `count` < LANES elements; the others read as 0 and are not touched in memory. */
 INLINE V NAME(load_some)(const real *p, ptrdiff_t count) {
 #if VECTOR_BYTES == 64
