@@ -40,8 +40,9 @@ INLINE void NAME(take)(real *out, const char *in, ptrdiff_t step, ptrdiff_t coun
             out[j] = (real) * (const uint8_t *)in;
 }
 
-/* How many rows before its turn a row is asked for: no hardware foresees a shuffled order. */
-#define AHEAD 4
+/* Rows are taken in groups, since a panel's rows lie side by side but its panels far apart; and
+ * those of the next group are asked for: no hardware foresees a shuffled order. */
+#define GROUP ((ptrdiff_t)8)
 
 INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source source,
                               ptrdiff_t row_stride, ptrdiff_t column_stride, const ptrdiff_t *order,
@@ -53,19 +54,25 @@ INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source s
             NAME(take)(a, X + (order ? order[first] : first) * row_stride, 0, 1, source);
         return;
     }
-    for (ptrdiff_t i = row; i < row + n_rows; i++, first++) {
-        const char *in = X + (order ? order[first] : first) * row_stride;
-        const char *soon =
-            order && first + AHEAD < n_order ? X + order[first + AHEAD] * row_stride : in;
-        for (ptrdiff_t column = 0; column < n_whole; column += PANEL) {
-            for (ptrdiff_t byte = 0; byte < PANEL * column_stride; byte += LINE)
-                __builtin_prefetch(soon + column * column_stride + byte);
-            NAME(take)(A + column * capacity + i * PANEL, in + column * column_stride,
-                       column_stride, PANEL, source);
+    for (ptrdiff_t end = row + n_rows; row < end; row += GROUP, first += GROUP) {
+        const ptrdiff_t count = end - row < GROUP ? end - row : GROUP;
+        const char *in[GROUP], *soon[GROUP];
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const ptrdiff_t next = first + i + GROUP;
+            in[i] = X + (order ? order[first + i] : first + i) * row_stride;
+            soon[i] = order && next < n_order ? X + order[next] * row_stride : in[i];
         }
-        if (n_whole < n)
-            NAME(take)(A + n_whole * capacity + i * NAME(width_of)(panel, n_whole, n),
-                       in + n_whole * column_stride, column_stride, n - n_whole, source);
+        for (ptrdiff_t column = 0; column < n_whole; column += PANEL)
+            for (ptrdiff_t i = 0; i < count; i++) {
+                for (ptrdiff_t byte = 0; byte < PANEL * column_stride; byte += LINE)
+                    __builtin_prefetch(soon[i] + column * column_stride + byte);
+                NAME(take)(A + column * capacity + (row + i) * PANEL,
+                           in[i] + column * column_stride, column_stride, PANEL, source);
+            }
+        const ptrdiff_t width = NAME(width_of)(panel, n_whole, n);
+        for (ptrdiff_t i = 0; i < count && n_whole < n; i++)
+            NAME(take)(A + n_whole * capacity + (row + i) * width, in[i] + n_whole * column_stride,
+                       column_stride, n - n_whole, source);
     }
 }
 

@@ -81,7 +81,7 @@ static const nncore_kernels NAME(kernels) = {
 #undef LINE
 #undef INNER_BLOCK
 #undef EXAMPLE_BLOCK
-#undef AHEAD
+#undef GROUP
 #undef MOST_COLUMNS
 #undef DROPOUT_BLOCK
 #undef DEFINE_DROPOUT
