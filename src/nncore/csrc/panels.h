@@ -70,9 +70,11 @@ INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source s
                            in[i] + column * column_stride, column_stride, PANEL, source);
             }
         const ptrdiff_t width = NAME(width_of)(panel, n_whole, n);
-        for (ptrdiff_t i = 0; i < count && n_whole < n; i++)
+        for (ptrdiff_t i = 0; i < count && n_whole < n; i++) {
+            __builtin_prefetch(soon[i] + (n - 1) * column_stride);
             NAME(take)(A + n_whole * capacity + (row + i) * width, in[i] + n_whole * column_stride,
                        column_stride, n - n_whole, source);
+        }
     }
 }
 
