@@ -272,6 +272,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         Py_ssize_t start = 0, N, n_spans, i, row
         Py_ssize_t step = w.step_count
         double loss, weight, squares, clipping
+        AdamStep adam
         Watch watch = Watch(0, monotonic_seconds())
     while start < w.n_examples:
         N = min(w.batch, w.n_examples - start)
@@ -298,6 +299,7 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
         # A batch of examples that weigh nothing has no mean to descend.
         if weight > 0 or w.task == GRADIENT:
             step += 1
+            adam = _adam_step(w, step)
             i = nncore_team_take(&w.team)
             if w.task == TRAIN and w.rule.max_norm > 0:
                 while i < w.n_tiles:
@@ -307,11 +309,11 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
                 clipping = _clipping(w)
                 i = nncore_team_take(&w.team)
                 while i < w.n_tiles:
-                    _update_tile(w, &w.tiles[i], step, clipping, _)
+                    _update_tile(w, &w.tiles[i], &adam, clipping, _)
                     i = nncore_team_take(&w.team)
             else:
                 while i < w.n_tiles:
-                    _tile(w, rank, &w.tiles[i], N, weight, step, 0 if start == 0 else 1, _)
+                    _tile(w, rank, &w.tiles[i], N, weight, &adam, 0 if start == 0 else 1, _)
                     i = nncore_team_take(&w.team)
             if rank == 0:
                 w.step_count = step
@@ -326,6 +328,22 @@ cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
             w.batch_losses[2 * (start // w.batch) + 1] = (
                 0.5 * w.rule.penalty * squares / weight if weight > 0 else 0)
         start += N
+
+
+cdef struct AdamStep:
+    double step_size
+    double epsilon
+
+
+cdef AdamStep _adam_step(Workspace w, Py_ssize_t step) noexcept nogil:
+    """Adam's corrected means m/(1 - β₁ᵗ) and v/(1 - β₂ᵗ), taken out of the loop over parameters."""
+    cdef AdamStep adam = AdamStep(0, 0)
+    cdef double correction
+    if w.rule.rule == ADAM:
+        correction = sqrt(1 - w.rule.beta_2 ** step)
+        adam.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** step)
+        adam.epsilon = w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction)
+    return adam
 
 
 cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
@@ -497,8 +515,8 @@ cdef inline Py_ssize_t _example(Workspace w, Py_ssize_t i) noexcept nogil:
 
 
 cdef void _tile(
-    Workspace w, int rank, Tile *tile, Py_ssize_t N, double weight, Py_ssize_t step, double beta,
-    const floating *_,
+    Workspace w, int rank, Tile *tile, Py_ssize_t N, double weight, const AdamStep *adam,
+    double beta, const floating *_,
 ) noexcept nogil:
     """The second phase, (5) and (6), for a tile of a W; the first of a panel takes its biases."""
     cdef:
@@ -534,7 +552,7 @@ cdef void _tile(
     for p in range(tile.p_begin, tile.p_end):
         if indirect:
             _update(
-                w, step, at + (p - tile.p_begin) * panel_step,
+                w, adam, at + (p - tile.p_begin) * panel_step,
                 scratch + (p - tile.p_begin) * count, count, decay)
         if w.panel and tile.l > 0 and rule != ADD:
             w.kernels.transpose(
@@ -548,7 +566,7 @@ cdef void _tile(
             out if indirect else out + at, delta + p * w.panel * w.capacity, scale, beta_b, N,
             width)
         if indirect:
-            _update(w, step, at, out, width, 0)
+            _update(w, adam, at, out, width, 0)
 
 
 # Where the gradient's norm is limited, the second phase is two: all gradients, then all updates.
@@ -613,7 +631,7 @@ cdef double _clipping(Workspace w) noexcept nogil:
 
 
 cdef void _update_tile(
-    Workspace w, Tile *tile, Py_ssize_t step, double clipping, const floating *_,
+    Workspace w, Tile *tile, const AdamStep *adam, double clipping, const floating *_,
 ) noexcept nogil:
     """(6) for a tile of a W, from the vector of gradients."""
     cdef:
@@ -621,7 +639,7 @@ cdef void _update_tile(
         Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
     for p in range(tile.p_begin, tile.p_end):
         _clipped_update(
-            w, step, layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
+            w, adam, layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
             (tile.k_end - tile.k_begin) * width, clipping, _)
         if w.panel and tile.l > 0:
             w.kernels.transpose(
@@ -629,27 +647,25 @@ cdef void _update_tile(
                 <const floating *> w.parameters + layer.W, p, tile.k_begin, tile.k_end,
                 layer.n_prev, layer.n)
         if tile.k_begin == 0:
-            _clipped_update(w, step, layer.b + p * w.panel, width, clipping, _)
+            _clipped_update(w, adam, layer.b + p * w.panel, width, clipping, _)
 
 
 cdef void _clipped_update(
-    Workspace w, Py_ssize_t step, Py_ssize_t at, Py_ssize_t count, double clipping,
+    Workspace w, const AdamStep *adam, Py_ssize_t at, Py_ssize_t count, double clipping,
     const floating *_,
 ) noexcept nogil:
     cdef floating *gradient = <floating *> w.gradients + at
     if clipping < 1:
         w.kernels.scale(gradient, clipping, count)
-    _update(w, step, at, gradient, count, 0)
+    _update(w, adam, at, gradient, count, 0)
 
 
 cdef void _update(
-    Workspace w, Py_ssize_t step, Py_ssize_t at, const floating *gradient, Py_ssize_t count,
-    double weight_decay,
+    Workspace w, const AdamStep *adam, Py_ssize_t at, const floating *gradient,
+    Py_ssize_t count, double weight_decay,
 ) noexcept nogil:
     """(6) on a stretch of the parameters."""
-    cdef:
-        double correction_1, correction_2
-        floating *parameters = <floating *> w.parameters + at
+    cdef floating *parameters = <floating *> w.parameters + at
     if w.rule.rule == MOMENTUM:
         w.kernels.momentum(
             parameters, <floating *> w.state_1 + at, gradient, w.rule.learning_rate,
@@ -657,11 +673,7 @@ cdef void _update(
     elif w.rule.rule == GRADIENT_DESCENT:
         w.kernels.sgd(parameters, gradient, w.rule.learning_rate, weight_decay, count)
     else:
-        # Kingma and Ba's corrected means m/(1 - b1^t) and v/(1 - b2^t), taken out of the loop.
-        correction_1 = 1 - w.rule.beta_1 ** step
-        correction_2 = sqrt(1 - w.rule.beta_2 ** step)
         w.kernels.adam(
             parameters, <floating *> w.state_1 + at, <floating *> w.state_2 + at, gradient,
-            w.rule.learning_rate * correction_2 / correction_1, w.rule.beta_1, w.rule.beta_2,
-            w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction_2), weight_decay,
+            adam.step_size, w.rule.beta_1, w.rule.beta_2, adam.epsilon, weight_decay,
             count)
