@@ -179,7 +179,6 @@ def test_pictures_of_blank_images_are_blank() -> None:
         ["demo", "--unknown"],
         ["demo", "surplus"],
         ["unknown"],
-        [],
     ],
     ids=" ".join,
 )
@@ -363,6 +362,12 @@ def test_help_is_printed(run: Run, argv: list[str]) -> None:
     status, out, err = run(*argv)
     assert (status, err) == (0, "")
     assert out.startswith("usage: nncore")
+
+
+def test_help_is_printed_without_a_command(run: Run) -> None:
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: nncore")
 
 
 def test_version_is_that_of_the_installed_package(run: Run) -> None:

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 130 after Ctrl-C; 141 when the reader of the output has gone.
+        0; 2 without a command, which prints the help; 130 after Ctrl-C; 141 when the reader of the
+        output has gone.
 
     Raises
     ------
@@ -51,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            parser = _parser()
+            arguments = parser.parse_args(argv)
+            if "run" not in arguments:
+                parser.print_help(sys.stderr)
+                return 2
             arguments.run(arguments)
         finally:
             sys.stdout.flush()
@@ -73,7 +78,7 @@ class _OneLineParser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="nncore", description="Train neural networks fast on a CPU.")
     parser.add_argument("--version", action="version", version=f"nncore {version('nncore')}")
-    commands = parser.add_subparsers(required=True, metavar="{demo,info}")
+    commands = parser.add_subparsers(metavar="{demo,info}")
 
     demo = commands.add_parser(
         "demo",
