@@ -17,18 +17,17 @@ static void NAME(forward)(void *A_, const void *A_prev, ptrdiff_t A_stride, cons
     real *A = A_;
     const int is_relu = activation == NNCORE_RELU;
     const NAME(product_t) product = {
-        A,
-        A_prev,
-        A_stride,
-        W,
-        b,
-        row,
-        n_rows,
-        capacity,
-        n_prev,
-        n,
-        is_relu ? 0 : -(real)INFINITY,
-        NULL,
+        .C = A,
+        .A = A_prev,
+        .A_stride = A_stride,
+        .B = W,
+        .bias = b,
+        .row = row,
+        .n_rows = n_rows,
+        .capacity = capacity,
+        .n_inner = n_prev,
+        .n = n,
+        .least = is_relu ? 0 : -(real)INFINITY,
     };
     for (ptrdiff_t p = 0; p * PANEL < n; p++) {
         const ptrdiff_t width = NAME(panel_width)(p, n);
@@ -46,18 +45,16 @@ static void NAME(delta)(void *delta_prev_, const void *delta, const void *W_tran
     const real *A_prev = A_prev_;
     const int is_relu = activation == NNCORE_RELU;
     const NAME(product_t) product = {
-        delta_prev,
-        delta,
-        0,
-        W_transposed,
-        NULL,
-        row,
-        n_rows,
-        capacity,
-        n,
-        n_prev,
-        -(real)INFINITY,
-        is_relu ? A_prev : NULL,
+        .C = delta_prev,
+        .A = delta,
+        .B = W_transposed,
+        .row = row,
+        .n_rows = n_rows,
+        .capacity = capacity,
+        .n_inner = n,
+        .n = n_prev,
+        .least = -(real)INFINITY,
+        .gate = is_relu ? A_prev : NULL,
     };
     for (ptrdiff_t p = 0; p * PANEL < n_prev; p++) {
         const ptrdiff_t width = NAME(panel_width)(p, n_prev);
