@@ -74,6 +74,30 @@ def test_a_row_has_the_same_bits_among_few_and_among_many(
     assert net.predict(X[50:63], n_threads=1).tobytes() == many[50:63].tobytes()
 
 
+@pytest.mark.skipif(KERNELS == "blas", reason="BLAS forms its sums in an order of its own")
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "softplus"])
+def test_saturated_outputs_have_the_same_bits_among_few_and_among_many(
+    dtype: DType, rng: np.random.Generator, output: str
+) -> None:
+    """Subnormal numbers are 0 in both."""
+    loss = "cross_entropy" if output == "softmax" else "squared_error"
+    net = nncore.Network([5, 7], activation=output, loss=loss, dtype=dtype, seed=0)
+    smallest = np.log(np.finfo(dtype).smallest_subnormal)
+    X = (rng.uniform(0.5, 1.1, (400, 5)) * rng.choice([-1, 1], (400, 5)) * -smallest).astype(dtype)
+    many = net.predict(X)
+    assert np.concatenate([net.predict(x[np.newaxis]) for x in X]).tobytes() == many.tobytes()
+
+
+@pytest.mark.parametrize("n_rows", [3, 400])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_doubles_that_are_not_finite_floats_are_found(n_rows: int, bad: float) -> None:
+    net = nncore.Network([6, 4], dtype="float32", seed=0)
+    X = np.ones((n_rows, 6))
+    X[-2, 3] = bad
+    with pytest.raises(ValueError, match=f"X must be finite, got .* in row {n_rows - 2}"):
+        net.predict(X)
+
+
 def test_what_is_no_plain_array_of_a_few_rows_is_left_to_others(dtype: DType) -> None:
     net = make([4, 3], dtype=dtype)
     few = forward_pass(net)

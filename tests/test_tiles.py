@@ -131,8 +131,11 @@ def test_every_width_of_a_layer_equals_the_reference(n: int, dtype: DType) -> No
 
 
 @pytest.mark.parametrize("batch_size", [*range(1, 20), 31, 32, 33, 63, 65, 127, 128, 129, 140, 257])
-def test_every_size_of_a_batch_equals_the_reference(batch_size: int, dtype: DType) -> None:
-    check([13, 21, 6], batch_size, span_of(batch_size, 444, False), dtype)
+@pytest.mark.parametrize("n_parameters", [426, 1_000_000])
+def test_every_size_of_a_batch_equals_the_reference(
+    batch_size: int, n_parameters: int, dtype: DType
+) -> None:
+    check([13, 21, 6], batch_size, span_of(batch_size, n_parameters, False), dtype)
 
 
 @pytest.mark.parametrize("n", [63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 511, 513, 1025])
@@ -197,7 +200,9 @@ def test_spans_do_not_change_a_bit(
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("sizes", [[3, 5, 1], [17, 9, 33], [16, 32, 8]])
+@pytest.mark.parametrize(
+    "sizes", [[3, 5, 1], [17, 9, 33], [16, 32, 8], [1, 1], [1, 9, 1], [21, 1, 33]]
+)
 def test_nothing_of_an_earlier_call_shows(sizes: list[int], dtype: DType) -> None:
     """Not in the padding of the panels either, and not of a longer batch."""
 

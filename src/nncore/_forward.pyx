@@ -8,7 +8,8 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_Malloc, PyMem_Free
 
 from nncore._kernels cimport Activation, tables
-from nncore._tables cimport nncore_kernels
+from nncore._tables cimport (
+    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_mode)
 
 import numpy as np
 
@@ -82,6 +83,7 @@ cdef class ForwardPass:
             const char *parameters = cnp.PyArray_BYTES(self.parameters)
             char *memory
             Py_ssize_t n_rows
+            nncore_mode mode
         if not cnp.PyArray_CheckExact(X):
             return None
         array = X
@@ -105,11 +107,14 @@ cdef class ForwardPass:
         memory = <char *> PyMem_Malloc(2 * n_rows * self.widest * self.size)
         if memory == NULL:
             raise MemoryError()
+        # As in a step, so that the outputs are the same.
+        mode = nncore_flush_subnormals()
         if n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
             self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
         else:
             with nogil:
                 self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
+        nncore_float_mode(mode)
         PyMem_Free(memory)
         return outputs
 

@@ -138,7 +138,7 @@ cdef class Layout:
         Py_ssize_t step_count
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept
-    cdef Py_ssize_t _aligned(self, Py_ssize_t count) noexcept
+    cdef Py_ssize_t _whole_vectors(self, Py_ssize_t count) noexcept
     cdef _lay_out(self, sizes, activations)
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)

@@ -166,9 +166,9 @@ cdef class Layout:
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept:
         """The columns that the panels of n units take up."""
-        return n if n == 1 else self._aligned(n)
+        return n if n == 1 else self._whole_vectors(n)
 
-    cdef Py_ssize_t _aligned(self, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t _whole_vectors(self, Py_ssize_t count) noexcept:
         """Round up to whole vectors."""
         cdef Py_ssize_t half = self.panel // 2
         return (count + half - 1) // half * half if self.panel else count
@@ -185,14 +185,14 @@ cdef class Layout:
             layer.n_prev, layer.n, layer.activation = n_prev, n, activations[l]
             layer.flat_W, layer.flat_b = flat, flat + n_prev * n
             flat += (n_prev + 1) * n
-            layer.W, layer.b = packed, packed + self._aligned(n_prev * self._padded(n))
-            packed = layer.b + self._aligned(n)
+            layer.W, layer.b = packed, packed + self._whole_vectors(n_prev * self._padded(n))
+            packed = layer.b + self._whole_vectors(n)
             layer.transposed = transposed
             if l > 0:
-                transposed += self._aligned(n * self._padded(n_prev))
+                transposed += self._whole_vectors(n * self._padded(n_prev))
             layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
             layer.A = A
-            A += self._aligned(self._padded(n) * self.capacity)
+            A += self._whole_vectors(self._padded(n) * self.capacity)
         # The examples come last: they have activations, but no deltas.
         self.layers[0].A_prev = A
         self.n_packed, self.n_transposed, self.n_units = packed, transposed, A

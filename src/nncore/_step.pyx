@@ -6,7 +6,7 @@ each has its gradient (5) and its update (6) while it is in the cache. Spans and
 the problem's shape alone and go to whichever thread is free; nothing is ever added up across
 threads, so that the result is the same to the last bit for any number of them.
 
-The products run on the tiles of csrc/tile.h or on BLAS, a table of the same functions.
+The products run on the tiles of csrc/products.h or on BLAS, a table of the same functions.
 """
 
 cimport numpy as cnp
@@ -431,7 +431,7 @@ cdef void _span(
         output_deltas = deltas + last.A + row * w.n_out
     w.kernels.output_delta(
         output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
-    if w.panel:
+    if not plain:
         w.kernels.gather(
             deltas + last.A, output_deltas, own, w.n_out * sizeof(floating), sizeof(floating),
             NULL, 0, 0, w.panel, row, n_rows, capacity, w.n_out)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -344,7 +344,8 @@ class Network:
         outputs = self._predict(array, n_threads, check_rows=is_plain(array))
         if outputs is None:
             check_finite("X", array, self._dtype)
-        return cast(Array, outputs)
+            raise ValueError("X must be finite and must not change meanwhile, but it did")
+        return outputs
 
     def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
         """Return the outputs for a few rows that need no preparation, or None."""

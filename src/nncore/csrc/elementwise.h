@@ -115,7 +115,7 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
                 break;
             case NNCORE_BINARY_CROSS_ENTROPY: {
                 const V term = y * NAME(log_clipped)(a) + (1 - y) * NAME(log_clipped)(1 - a);
-                row -= count >= LANES ? term : (V)((VB)term & NAME(first)(count));
+                row -= count >= LANES ? term : (V)((VB)term & NAME(first_lanes)(count));
                 break;
             }
             case NNCORE_CROSS_ENTROPY: /* beyond the row's end y is 0, and so is the term */

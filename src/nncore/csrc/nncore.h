@@ -50,7 +50,7 @@ enum nncore_source { NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8 };
 typedef struct {
     const char *name;
 
-    /* The tiles: products over matrices in panels of this width, see tile.h. Rows `row` to
+    /* The tiles: products over matrices in panels of this width, see panels.h. Rows `row` to
      * `row + n_rows` of A and delta are meant, of `capacity` that there is room for. */
     ptrdiff_t panel;
 

@@ -1,8 +1,8 @@
 /* Matrices in panels: into them and out of them. A template, see vector.h.
  *
  * A panel is PANEL = 2 LANES columns wide; the last one of a matrix is HALF as wide where that is
- * enough, and that of a matrix of one column is a plain vector. The padding is never summed over.
- * With w the panel's width,
+ * enough, and that of a matrix of one column is a plain vector. The padding is never summed into
+ * what counts. With w the panel's width,
  *
  *     A^l and delta^l lie as [panel][example][w], with room for `capacity` examples,
  *     W^l             lies as [panel of n_l][input][w],
@@ -49,6 +49,7 @@ INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source s
                               ptrdiff_t n_order, ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row,
                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
     const ptrdiff_t n_whole = panel == PANEL ? n - n % PANEL : 0;
+    const int is_plain = column_stride <= (ptrdiff_t)sizeof(double);
     if (n == 1) {
         for (real *a = (real *)A + row; n_rows > 0; n_rows--, a++, first++)
             NAME(take)(a, X + (order ? order[first] : first) * row_stride, 0, 1, source);
@@ -64,7 +65,7 @@ INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source s
         }
         for (ptrdiff_t column = 0; column < n_whole; column += PANEL)
             for (ptrdiff_t i = 0; i < count; i++) {
-                for (ptrdiff_t byte = 0; byte < PANEL * column_stride; byte += LINE)
+                for (ptrdiff_t byte = 0; is_plain && byte < PANEL * column_stride; byte += LINE)
                     __builtin_prefetch(soon[i] + column * column_stride + byte);
                 NAME(take)(A + column * capacity + (row + i) * PANEL,
                            in[i] + column * column_stride, column_stride, PANEL, source);

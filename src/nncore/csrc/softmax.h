@@ -30,7 +30,7 @@ static void NAME(softmax_row)(real *A, ptrdiff_t n) {
     FOR_EACH_VECTOR (j, count, n) {
         V z = LOAD(A + j, count);
         if (count < LANES)
-            z = SELECT(NAME(first)(count), z, NAME(all)(-INFINITY));
+            z = SELECT(NAME(first_lanes)(count), z, NAME(all)(-INFINITY));
         largest = SELECT(largest > z, largest, z);
     }
     real top = largest[0];
@@ -41,7 +41,7 @@ static void NAME(softmax_row)(real *A, ptrdiff_t n) {
     FOR_EACH_VECTOR (j, count, n) {
         const V e = NAME(exp)(LOAD(A + j, count) - top);
         STORE(A + j, e, count);
-        total += count >= LANES ? e : (V)((VB)e & NAME(first)(count));
+        total += count >= LANES ? e : (V)((VB)e & NAME(first_lanes)(count));
     }
     const real sum = NAME(sum)(total);
     FOR_EACH_VECTOR (j, count, n)

@@ -70,7 +70,7 @@ typedef struct {
     ptrdiff_t row, n_rows, capacity, n_inner, n;
     /* f is the part of sigma or sigma' that is done while the sums are in registers, since it is
      * but a comparison: the larger of a sum and `least`, or, with a gate, which lies as C does, 0
-     * where that is not above 0. */
+     * where that is not above 0, whatever the sum: a unit that is off passes no NaN on. */
     real least;
     const real *gate;
 } NAME(product_t);

@@ -68,7 +68,7 @@ INLINE void NAME(store)(real *p, V x) { memcpy(p, &x, sizeof x); }
 #endif
 
 /* All ones in the first `count` lanes. */
-INLINE VB NAME(first)(ptrdiff_t count) {
+INLINE VB NAME(first_lanes)(ptrdiff_t count) {
     VB lane;
     for (ptrdiff_t j = 0; j < LANES; j++)
         lane[j] = (bits)j;
