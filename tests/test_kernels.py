@@ -1,6 +1,7 @@
 """The kernels of both twins: what they compute, and what they leave alone."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -302,6 +303,32 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
     close(delta, expected)
 
 
+@pytest.mark.parametrize(("loss", "activation"), PAIRS)
+@pytest.mark.parametrize("n", [1, 11])
+def test_an_example_of_weight_zero_has_no_loss_and_no_delta(
+    twin: ModuleType,
+    dtype: DType,
+    rng: np.random.Generator,
+    loss: Loss,
+    activation: Activation,
+    n: int,
+) -> None:
+    A, Y = outputs_and_targets(rng, dtype, loss, 3, n)
+    sample_weight = np.array([0.5, 0, 2], dtype)
+    others = [0, 2]
+    expected = np.zeros((3, n), dtype)
+    part = np.empty((2, n), dtype)
+    twin.output_delta(part, A[others], Y[others], sample_weight[others], loss, activation)
+    expected[others] = part
+    expected_loss = twin.loss(A[others], Y[others], sample_weight[others], loss)
+    for bad_a, bad_y in itertools.product([0.5, np.nan, np.inf, -np.inf], repeat=2):
+        A[1], Y[1] = bad_a, bad_y
+        delta = np.full((3, n), np.nan, dtype)
+        twin.output_delta(delta, A, Y, sample_weight, loss, activation)
+        assert_array_equal(delta, expected)
+        assert twin.loss(A, Y, sample_weight, loss) == expected_loss
+
+
 # (4)
 
 
@@ -337,6 +364,20 @@ def test_slope_at_the_kink_is_the_one_from_below(
     delta, W = np.ones((1, 1), dtype), np.ones((9, 1), dtype)
     twin.delta(delta_prev, delta, W, np.zeros((1, 9), dtype), activation)
     assert_array_equal(delta_prev, np.full((1, 9), slope, dtype))
+
+
+@pytest.mark.parametrize("first", [1, 5, 16])
+def test_dropout_of_a_part_of_a_batch_equals_the_rows_of_the_whole(
+    twin: ModuleType, dtype: DType, rng: np.random.Generator, first: int
+) -> None:
+    A, delta = normal(rng, dtype, 17, 70), normal(rng, dtype, 17, 70)
+    A_part, delta_part = A[first:].copy(), delta[first:].copy()
+    twin.dropout(A, 0.4, 5, 6, 7)
+    twin.dropout(A_part, 0.4, 5, 6, 7, first)
+    assert_array_equal(A_part, A[first:])
+    twin.dropout_derivative(delta, A, 0.4, 5, 6, 7, 0, Activation.TANH)
+    twin.dropout_derivative(delta_part, A_part, 0.4, 5, 6, 7, first, Activation.TANH)
+    assert_array_equal(delta_part, delta[first:])
 
 
 # (5)
@@ -728,8 +769,9 @@ CALLS = [
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
     Call("square_sum", "n", n_outputs=0),
     Call("dropout", "Nn", (0.3, 5, 6, 7), overwrites=False),
+    Call("dropout", "Nn", (0.3, 5, 6, 7, 8), overwrites=False),
     *(
-        Call("dropout_derivative", "Nn Nn", (0.3, 5, 6, 7, activation), overwrites=False)
+        Call("dropout_derivative", "Nn Nn", (0.3, 5, 6, 7, 8, activation), overwrites=False)
         for activation in ELEMENTWISE
     ),
     Call("exp", "n n"),

@@ -98,7 +98,7 @@ cdef class ForwardPass:
         if n_rows > 2 and cnp.PyArray_NBYTES(self.parameters) > MOST_BYTES:
             return None
         A_prev = cnp.PyArray_BYTES(array)
-        if not self.kernels.finite(A_prev, n_rows * self.n_in):
+        if not self.kernels.finite(A_prev, n_rows, self.n_in, self.n_in):
             return None
 
         shape[0], shape[1] = n_rows, self.n_out

@@ -32,11 +32,12 @@ cpdef int forward(
 
 cpdef int dropout(
     floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
-    unsigned long long l) except -1 nogil
+    unsigned long long l, unsigned long long first_example=*) except -1 nogil
 
 cpdef int dropout_derivative(
     floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
-    unsigned long long step, unsigned long long l, Py_ssize_t activation) except -1 nogil
+    unsigned long long step, unsigned long long l, unsigned long long first_example,
+    Py_ssize_t activation) except -1 nogil
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,

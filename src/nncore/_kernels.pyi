@@ -38,7 +38,9 @@ def forward(
     b: npt.NDArray[_Real],
     activation: Activation,
 ) -> int: ...
-def dropout(A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int) -> int: ...
+def dropout(
+    A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int, first_example: int = 0
+) -> int: ...
 def dropout_derivative(
     delta: npt.NDArray[_Real],
     A: npt.NDArray[_Real],
@@ -46,6 +48,7 @@ def dropout_derivative(
     seed: int,
     step: int,
     l: int,
+    first_example: int,
     activation: Activation,
 ) -> int: ...
 def loss(

@@ -140,22 +140,26 @@ cpdef int forward(
 
 cpdef int dropout(
     floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
-    unsigned long long l,
+    unsigned long long l, unsigned long long first_example=0,
 ) except -1 nogil:
-    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate."""
+    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
+
+    Row i is example first_example + i of the batch.
+    """
     if not 0 <= rate < 1:
         with gil:
             refuse("a rate in [0, 1)", (rate,))
     if A.shape[1]:
         elementwise(matrix(A)).dropout(
-            <void *> matrix(A), rate, seed, step, l, A.shape[1], 0, A.shape[0], A.shape[0],
-            A.shape[1])
+            <void *> matrix(A), rate, seed, step, l, first_example, A.shape[1], 0, A.shape[0],
+            A.shape[0], A.shape[1])
     return 0
 
 
 cpdef int dropout_derivative(
     floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
-    unsigned long long step, unsigned long long l, Py_ssize_t activation,
+    unsigned long long step, unsigned long long l, unsigned long long first_example,
+    Py_ssize_t activation,
 ) except -1 nogil:
     """The second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units."""
     if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
@@ -166,7 +170,7 @@ cpdef int dropout_derivative(
     if A.shape[1]:
         elementwise(matrix(A)).dropout_derivative(
             <void *> matrix(delta), matrix(A), <Activation> activation, rate, seed, step, l,
-            A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
+            first_example, A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
     return 0
 
 

@@ -403,7 +403,7 @@ cdef void _span(
             layer.n_prev, layer.n)
         if w.task == TRAIN and layer.dropout > 0:
             w.kernels.dropout(
-                activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1,
+                activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1, 0,
                 w.panel or layer.n, row, n_rows, capacity, layer.n)
         A_prev = activations + layer.A
         A_stride = 0
@@ -447,7 +447,7 @@ cdef void _span(
         if w.task == TRAIN and w.layers[l - 1].dropout > 0:
             w.kernels.dropout_derivative(
                 deltas + layer.A_prev, activations + layer.A_prev, w.layers[l - 1].activation,
-                w.layers[l - 1].dropout, w.rule.dropout_seed, w.step_count, l,
+                w.layers[l - 1].dropout, w.rule.dropout_seed, w.step_count, l, 0,
                 w.panel or layer.n_prev, row, n_rows, capacity, layer.n_prev)
 
 

@@ -50,12 +50,19 @@ cdef extern from "nncore.h" nogil:
         void (*times_derivative)(
             void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
         void (*dropout)(
-            void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, Py_ssize_t panel,
-            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+            void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
+            uint64_t first_example, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
+            Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*dropout_derivative)(
             void *delta, const void *A, Activation activation, double rate, uint64_t seed,
-            uint64_t step, uint64_t l, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
-            Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+            uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel, Py_ssize_t row,
+            Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+        void (*one_hot)(
+            void *Y, const Py_ssize_t *classes, const Py_ssize_t *order, Py_ssize_t first,
+            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+        double (*gather_weights)(
+            void *out, const void *weights, const Py_ssize_t *order, Py_ssize_t first,
+            Py_ssize_t n_rows) noexcept nogil
         double (*loss)(
             const void *A, const void *Y, const void *sample_weight, Loss loss,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
@@ -80,7 +87,8 @@ cdef extern from "nncore.h" nogil:
         void (*scale)(void *x, double factor, Py_ssize_t count) noexcept nogil
         void (*map)(
             void *out, const void *x, nncore_function function, Py_ssize_t count) noexcept nogil
-        bint (*finite)(const void *x, Py_ssize_t count) noexcept nogil
+        bint (*finite)(
+            const void *x, Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
         Py_ssize_t (*first_beyond)(const void *x, double limit, Py_ssize_t count) noexcept nogil
 
     const nncore_kernels *nncore_f32

@@ -127,12 +127,14 @@ def _mix(state: Array, counter: Array) -> Array:
     return mixed
 
 
-def _dropout_factors(A: Array, rate: float, seed: int, step: int, l: int) -> Array:
+def _dropout_factors(
+    A: Array, rate: float, seed: int, step: int, l: int, first_example: int
+) -> Array:
     key = np.zeros(1, np.uint64)
     for counter in (seed, step, l):
         key = _mix(key, np.array([counter], np.uint64))
     N, n = A.shape
-    examples = _mix(key, np.arange(N, dtype=np.uint64))
+    examples = _mix(key, np.arange(first_example, first_example + N, dtype=np.uint64))
     units = np.arange(n, dtype=np.uint64)
     both = _mix(examples[:, np.newaxis], units // np.uint64(2))
     numbers = np.where(
@@ -143,31 +145,42 @@ def _dropout_factors(A: Array, rate: float, seed: int, step: int, l: int) -> Arr
     return factors
 
 
-def dropout(A: Array, rate: float, seed: int, step: int, l: int) -> None:
+def dropout(A: Array, rate: float, seed: int, step: int, l: int, first_example: int = 0) -> None:
     """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
 
     N. Srivastava and others, Dropout: a simple way to prevent neural networks from overfitting
     (2014). Which units follows from the arguments alone: SplitMix64's function of the seed, the
-    step, the layer, the example's place in the batch and half the unit, one after the other.
+    step, the layer, the example's place in the batch, which is first_example for the first row,
+    and half the unit, one after the other.
     """
-    A *= _dropout_factors(A, rate, seed, step, l)
+    A *= _dropout_factors(A, rate, seed, step, l, first_example)
 
 
 def dropout_derivative(
-    delta: Array, A: Array, rate: float, seed: int, step: int, l: int, activation: Activation
+    delta: Array,
+    A: Array,
+    rate: float,
+    seed: int,
+    step: int,
+    l: int,
+    first_example: int,
+    activation: Activation,
 ) -> None:
     """Make the second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
     A is what `dropout` has left.
     """
     _, derivative = ACTIVATIONS[activation]
-    delta *= derivative(A * A.dtype.type(1 - rate)) * _dropout_factors(A, rate, seed, step, l)
+    factors = _dropout_factors(A, rate, seed, step, l, first_example)
+    delta *= derivative(A * A.dtype.type(1 - rate)) * factors
 
 
 def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:
-    """(2): the sum, over the examples, of weight times loss."""
-    losses = LOSSES[loss](A, Y).astype(np.float64)
-    return float(losses.sum() if sample_weight is None else sample_weight @ losses)
+    """(2): the sum, over the examples whose weight is not 0, of weight times loss."""
+    if sample_weight is None:
+        return float(LOSSES[loss](A, Y).astype(np.float64).sum())
+    used = sample_weight != 0
+    return float(sample_weight[used] @ LOSSES[loss](A[used], Y[used]).astype(np.float64))
 
 
 def output_delta(
@@ -178,13 +191,18 @@ def output_delta(
     loss: Loss,
     activation: Activation,
 ) -> None:
-    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
-    delta[...] = _RESIDUALS[loss](A - Y) if loss in _RESIDUALS else A - Y
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight.
+
+    Of an example of weight 0 it is 0, whatever A and Y hold.
+    """
+    used = slice(None) if sample_weight is None else sample_weight != 0
+    a, y = A[used], Y[used]
+    part = _RESIDUALS[loss](a - y) if loss in _RESIDUALS else a - y
     if loss in (Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER):
         _, derivative = ACTIVATIONS[activation]
-        delta *= derivative(A)
-    if sample_weight is not None:
-        delta *= sample_weight[:, np.newaxis]
+        part = part * derivative(a)
+    delta[...] = 0
+    delta[used] = part if sample_weight is None else part * sample_weight[used, np.newaxis]
 
 
 def delta(delta_prev: Array, delta: Array, W: Array, A_prev: Array, activation: Activation) -> None:

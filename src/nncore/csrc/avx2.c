@@ -1,6 +1,4 @@
-#include "nncore.h"
-
-#ifdef NNCORE_X86
+#ifdef __x86_64__
 #define ISA avx2
 #define ISA_TARGET "avx2,fma"
 #define VECTOR_BYTES 32

@@ -1,4 +1,4 @@
-/* Chooses the tables for the widest vectors that the processor and the system support. */
+/* Chooses the tables by name, if the processor and the system support the instruction set. */
 
 #include <string.h>
 
@@ -12,28 +12,25 @@ typedef const nncore_kernels *const tables[2]; /* for float and for double */
 #define BASELINE nncore_baseline
 #endif
 extern tables BASELINE;
-#ifdef NNCORE_X86
+#ifdef __x86_64__
 extern tables nncore_avx2, nncore_avx512;
 #endif
 
 const nncore_kernels *nncore_f32, *nncore_f64;
 
-static int fits(tables candidate, const char *name) {
-    return !name || strcmp(name, candidate[0]->name) == 0;
-}
-
-/* The best tables of that name, or NULL. */
+/* The tables of that name, or NULL. */
 static const nncore_kernels *const *find(const char *name) {
-#ifdef NNCORE_X86
+#ifdef __x86_64__
     __builtin_cpu_init();
-    if (fits(nncore_avx512, name) && __builtin_cpu_supports("avx512f") &&
+    if (strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         return nncore_avx512;
-    if (fits(nncore_avx2, name) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("fma"))
         return nncore_avx2;
 #endif
-    return fits(BASELINE, name) ? BASELINE : NULL;
+    return strcmp(name, BASELINE[0]->name) == 0 ? BASELINE : NULL;
 }
 
 int nncore_supports(const char *name) { return find(name) != NULL; }

@@ -32,29 +32,30 @@ static void NAME(dropout_factors)(real *factors, uint64_t example, ptrdiff_t fir
 }
 
 /* Both functions, which differ in what they do to a block of a row. */
-#define DEFINE_DROPOUT(name, PARAMETERS, BLOCK)                                       \
-    static void NAME(name) PARAMETERS {                                               \
-        const uint64_t key = nncore_mix(nncore_mix(nncore_mix(0, seed), step), l);    \
-        for (ptrdiff_t column = 0; column < n; column += panel) {                     \
-            const ptrdiff_t width = NAME(width_of)(panel, column, n);                 \
-            const ptrdiff_t columns = n - column < width ? n - column : width;        \
-            for (ptrdiff_t i = row; i < row + n_rows; i++) {                          \
-                const uint64_t example = nncore_mix(key, (uint64_t)i);                \
-                for (ptrdiff_t j = 0; j < columns; j += DROPOUT_BLOCK) {              \
-                    const ptrdiff_t count =                                           \
-                        columns - j < DROPOUT_BLOCK ? columns - j : DROPOUT_BLOCK;    \
-                    const ptrdiff_t at = column * capacity + i * width + j;           \
-                    real factors[DROPOUT_BLOCK + 1];                                  \
-                    NAME(dropout_factors)(factors, example, column + j, count, rate); \
-                    BLOCK                                                             \
-                }                                                                     \
-            }                                                                         \
-        }                                                                             \
+#define DEFINE_DROPOUT(name, PARAMETERS, BLOCK)                                        \
+    static void NAME(name) PARAMETERS {                                                \
+        const uint64_t key = nncore_mix(nncore_mix(nncore_mix(0, seed), step), l);     \
+        for (ptrdiff_t column = 0; column < n; column += panel) {                      \
+            const ptrdiff_t width = NAME(width_of)(panel, column, n);                  \
+            const ptrdiff_t columns = n - column < width ? n - column : width;         \
+            for (ptrdiff_t i = row; i < row + n_rows; i++) {                           \
+                const uint64_t example = nncore_mix(key, first_example + (uint64_t)i); \
+                for (ptrdiff_t j = 0; j < columns; j += DROPOUT_BLOCK) {               \
+                    const ptrdiff_t count =                                            \
+                        columns - j < DROPOUT_BLOCK ? columns - j : DROPOUT_BLOCK;     \
+                    const ptrdiff_t at = column * capacity + i * width + j;            \
+                    real factors[DROPOUT_BLOCK + 1];                                   \
+                    NAME(dropout_factors)(factors, example, column + j, count, rate);  \
+                    BLOCK                                                              \
+                }                                                                      \
+            }                                                                          \
+        }                                                                              \
     }
 
 DEFINE_DROPOUT(dropout,
-               (void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, ptrdiff_t panel,
-                ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n),
+               (void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
+                uint64_t first_example, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
+                ptrdiff_t capacity, ptrdiff_t n),
                {
                    real *a = (real *)A + at;
                    FOR_EACH_VECTOR (k, left, count)
@@ -63,8 +64,8 @@ DEFINE_DROPOUT(dropout,
 
 DEFINE_DROPOUT(dropout_derivative,
                (void *delta, const void *A, enum nncore_activation activation, double rate,
-                uint64_t seed, uint64_t step, uint64_t l, ptrdiff_t panel, ptrdiff_t row,
-                ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n),
+                uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example, ptrdiff_t panel,
+                ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n),
                {
                    /* sigma' follows from the activation that stood there before the division. */
                    real *d = (real *)delta + at;

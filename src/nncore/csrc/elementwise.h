@@ -98,6 +98,24 @@ INLINE V NAME(poisson)(V a, V y) {
     return SELECT(y > 0, y * ratio, NAME(all)(0)) - y + a;
 }
 
+static void NAME(one_hot)(void *Y_, const ptrdiff_t *classes, const ptrdiff_t *order,
+                          ptrdiff_t first, ptrdiff_t n_rows, ptrdiff_t n) {
+    real *Y = Y_;
+    memset(Y, 0, (size_t)(n_rows * n) * sizeof(real));
+    for (ptrdiff_t i = 0; i < n_rows; i++, first++)
+        Y[i * n + classes[order ? order[first] : first]] = 1;
+}
+
+static double NAME(gather_weights)(void *out_, const void *weights_, const ptrdiff_t *order,
+                                   ptrdiff_t first, ptrdiff_t n_rows) {
+    real *out = out_;
+    const real *weights = weights_;
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i++, first++)
+        total += (double)(out[i] = weights[order ? order[first] : first]);
+    return total;
+}
+
 static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weight_,
                          enum nncore_loss loss, ptrdiff_t n_rows, ptrdiff_t n) {
     const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
@@ -106,6 +124,9 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
     if (!sample_weight) /* rows need not be told apart: sums of 16 terms per lane lose little */
         n = 16 * LANES;
     for (; left > 0; left -= n, A += n, Y += n) {
+        const double weight = sample_weight ? (double)*sample_weight++ : 1.0;
+        if (weight == 0) /* whatever the row holds */
+            continue;
         V row = {0};
         FOR_EACH_VECTOR (j, count, left < n ? left : n) {
             const V a = LOAD(A + j, count), y = LOAD(Y + j, count);
@@ -134,7 +155,7 @@ static double NAME(loss)(const void *A_, const void *Y_, const void *sample_weig
             }
             }
         }
-        total += (double)NAME(sum)(row) * (sample_weight ? (double)*sample_weight++ : 1.0);
+        total += (double)NAME(sum)(row) * weight;
     }
     return total;
 }
@@ -162,6 +183,9 @@ static void NAME(output_delta)(void *delta_, const void *A, const void *Y_,
     }
     if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR || loss == NNCORE_HUBER)
         NAME(times_derivative)(delta, A, activation, n_rows * n);
+    for (ptrdiff_t i = 0; sample_weight && i < n_rows; i++)
+        if (sample_weight[i] == 0) /* whatever the row holds */
+            memset(delta + i * n, 0, (size_t)n * sizeof(real));
 }
 
 INLINE double NAME(vector_sum)(const real *x, ptrdiff_t count) {
@@ -290,16 +314,22 @@ static void NAME(map)(void *out_, const void *x_, enum nncore_function function,
 }
 
 /* 0 times a NaN or an infinity is NaN, and stays it in a sum. */
-static int NAME(finite)(const void *x_, ptrdiff_t count) {
+static int NAME(finite)(const void *x_, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
     const real *x = x_;
     const V zero = {0};
     V sums[4] = {{0}};
-    ptrdiff_t i = 0;
-    for (; i + 4 * LANES <= count; i += 4 * LANES)
-        for (ptrdiff_t j = 0; j < 4; j++)
-            sums[j] = NAME(fma)(NAME(load)(x + i + j * LANES), zero, sums[j]);
-    FOR_EACH_VECTOR (j, left, count - i)
-        sums[0] = NAME(fma)(LOAD(x + i + j, left), zero, sums[0]);
+    if (stride == n) { /* one long row */
+        n *= n_rows;
+        n_rows = n > 0;
+    }
+    for (ptrdiff_t row = 0; row < n_rows; row++, x += stride) {
+        ptrdiff_t i = 0;
+        for (; i + 4 * LANES <= n; i += 4 * LANES)
+            for (ptrdiff_t j = 0; j < 4; j++)
+                sums[j] = NAME(fma)(NAME(load)(x + i + j * LANES), zero, sums[j]);
+        FOR_EACH_VECTOR (j, left, n - i)
+            sums[0] = NAME(fma)(LOAD(x + i + j, left), zero, sums[0]);
+    }
     return NAME(sum)((sums[0] + sums[1]) + (sums[2] + sums[3])) == 0;
 }
 

@@ -13,6 +13,10 @@
 
 #include "nncore.h"
 
+#if FLT_EVAL_METHOD != 0
+#error "float arithmetic must be rounded to float; on 32-bit x86 compile with -msse2 -mfpmath=sse"
+#endif
+
 #define NNCORE_JOIN_(a, b, c) a##b##c
 #define NNCORE_JOIN(a, b, c) NNCORE_JOIN_(a, b, c)
 #define NNCORE_TEXT_(x) #x

@@ -11,10 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__)
-#define NNCORE_X86
-#endif
-
 /* Each name once; elementwise.h gives each its sigma and sigma' on a vector. */
 #define NNCORE_ELEMENTWISE_ACTIVATIONS(X) \
     X(IDENTITY, identity)                 \
@@ -102,20 +98,31 @@ typedef struct {
                              ptrdiff_t count);
 
     /* Dropout: of rows `row` to `row + n_rows` of A, in panels of the given width, the units that
-     * step `step` drops from layer l become 0, and the others are divided by 1 - rate. Which,
-     * follows from the arguments alone, see dropout.h. */
-    void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l, ptrdiff_t panel,
-                    ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
+     * step `step` drops from layer l become 0, and the others are divided by 1 - rate. Which units
+     * are dropped follows from the arguments alone, see dropout.h; row i is example
+     * first_example + i of the batch. */
+    void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
+                    uint64_t first_example, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
+                    ptrdiff_t capacity, ptrdiff_t n);
 
     /* delta <- delta . sigma'(Z) for the same units, 0 for those dropped; A is that after dropout.
      */
     void (*dropout_derivative)(void *delta, const void *A, enum nncore_activation activation,
                                double rate, uint64_t seed, uint64_t step, uint64_t l,
-                               ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
-                               ptrdiff_t n);
+                               uint64_t first_example, ptrdiff_t panel, ptrdiff_t row,
+                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
+
+    /* Row i of Y becomes 0 but for a 1 in column classes[order ? order[first + i] : first + i]. */
+    void (*one_hot)(void *Y, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
+                    ptrdiff_t n_rows, ptrdiff_t n);
+
+    /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum, added up one by
+     * one in double. */
+    double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
+                             ptrdiff_t first, ptrdiff_t n_rows);
 
     /* Sum over the rows of weight times the loss of the row, (2); sample_weight is n_rows or NULL.
-     */
+     * Here and in output_delta a row of weight 0 counts as 0, whatever it holds. */
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
                    ptrdiff_t n_rows, ptrdiff_t n);
 
@@ -146,15 +153,15 @@ typedef struct {
     /* out <- f(x), for the tests of accuracy and for loops of one's own. */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
 
-    /* Whether no element is NaN or infinite. */
-    int (*finite)(const void *x, ptrdiff_t count);
+    /* Whether none of n_rows x n elements, rows `stride` apart, is NaN or infinite. */
+    int (*finite)(const void *x, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
 
     /* The index of the first element that is not within -limit and limit, or count. */
     ptrdiff_t (*first_beyond)(const void *x, double limit, ptrdiff_t count);
 } nncore_kernels;
 
-/* The tables that nncore_choose has set: by name, or, for NULL, those of the widest vectors that
- * the processor and the system support. Both functions return 0 where the name is not supported. */
+/* The tables that nncore_choose has set. Both functions return 0 where the processor or the system
+ * does not support the instruction set of that name. */
 extern const nncore_kernels *nncore_f32, *nncore_f64;
 
 int nncore_choose(const char *name);
