@@ -10,7 +10,6 @@ import pytest
 
 import nncore
 from nncore import reference
-from nncore._kernels import Activation, Loss
 
 Array = npt.NDArray[Any]
 
@@ -68,23 +67,17 @@ class Twin:
 
     def __init__(self, net: nncore.Network, dtype: npt.DTypeLike = np.float64) -> None:
         self.parameters: Array = net.parameters.astype(dtype)
-        self.activations = [Activation[name.upper()] for name in net.activation]
-        self.loss = Loss[net.loss.upper()]
-        self.sizes = net.sizes
+        self.architecture = net.architecture
 
     def layers(self, flat: Array) -> list[tuple[Array, Array]]:
         """Return W^l and b^l, as views, of a vector in the layout of the parameters."""
-        layers = []
-        for n_prev, n in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-            W, b, flat = np.split(flat, [n_prev * n, (n_prev + 1) * n])
-            layers.append((W.reshape(n_prev, n), b))
-        assert flat.size == 0
-        return layers
+        return list(zip(*self.architecture.views(flat), strict=True))
 
     def outputs(self, X: Array) -> list[Array]:
         outputs = []
         A_prev = X.astype(self.parameters.dtype)
-        for (W, b), activation in zip(self.layers(self.parameters), self.activations, strict=True):
+        activations = self.architecture.activations
+        for (W, b), activation in zip(self.layers(self.parameters), activations, strict=True):
             A = np.empty((len(A_prev), b.size), dtype=self.parameters.dtype)
             reference.forward(A, A_prev, W, b, activation)
             outputs.append(A)
@@ -92,7 +85,7 @@ class Twin:
         return outputs
 
     def total_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
-        return reference.loss(self.outputs(X)[-1], Y, sample_weight, self.loss)
+        return reference.loss(self.outputs(X)[-1], Y, sample_weight, self.architecture.loss)
 
     def mean_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
         weight = len(X) if sample_weight is None else float(sample_weight.sum())
@@ -100,20 +93,7 @@ class Twin:
 
     def gradient(self, X: Array, Y: Array, sample_weight: Array | None = None) -> Array:
         """Return the gradient of the mean loss, equations (3) to (5)."""
-        weight = len(X) if sample_weight is None else float(sample_weight.sum())
-        A = [X.astype(self.parameters.dtype), *self.outputs(X)]
-        delta = np.empty_like(A[-1])
-        reference.output_delta(delta, A[-1], Y, sample_weight, self.loss, self.activations[-1])
-        gradient = np.empty_like(self.parameters)
-        layers = list(zip(self.layers(gradient), self.layers(self.parameters), A[:-1], strict=True))
-        for l in range(len(layers) - 1, -1, -1):
-            (dW, db), (W, _), A_prev = layers[l]
-            reference.gradient(dW, db, delta, A_prev, 1 / weight)
-            if l > 0:
-                delta_prev = np.empty_like(A_prev)
-                reference.delta(delta_prev, delta, W, A_prev, self.activations[l - 1])
-                delta = delta_prev
-        return gradient
+        return reference.backprop(self.architecture, self.parameters, X, Y, sample_weight)[1]
 
 
 class Stepper:

@@ -13,7 +13,7 @@ import pytest
 
 import nncore
 from nncore import reference
-from nncore._kernels import Activation
+from nncore.enums import Activation
 
 MODULE = """\
 from cython cimport floating

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from nncore import _kernels, reference
-from nncore._kernels import Activation
+from nncore.enums import Activation
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from numpy.testing import assert_array_equal
 
-from nncore._kernels import Activation, Loss
+from nncore.enums import Activation, Loss
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]

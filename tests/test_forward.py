@@ -9,7 +9,8 @@ from helpers import HIDDEN, Array
 import nncore
 from nncore import reference
 from nncore._forward import ForwardPass
-from nncore._kernels import KERNELS, Activation
+from nncore._kernels import KERNELS
+from nncore.enums import Activation
 
 DType = np.dtype[Any]
 
@@ -24,7 +25,7 @@ def make(sizes: list[int], **options: Any) -> nncore.Network:
 
 
 def forward_pass(net: nncore.Network) -> ForwardPass:
-    return ForwardPass(net.sizes, net._activations, net.parameters)
+    return ForwardPass(net.architecture, net.parameters)
 
 
 def expected(net: nncore.Network, X: Array) -> Array:

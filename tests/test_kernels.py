@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nncore import _kernels, _layout, reference
-from nncore._kernels import Activation, Loss
+from nncore.enums import Activation, Loss
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]

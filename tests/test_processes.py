@@ -184,7 +184,7 @@ net = create()
 before = psutil.Process().num_threads(), threading.active_count(), blas_threads()
 
 def tell():
-    while threading.active_count() < before[1] + n_threads:  # until the whole team is there
+    while psutil.Process().num_threads() < before[0] + n_threads:  # until the whole team is there
         pass
     begin = time.process_time()
     while time.process_time() < begin + 0.1:  # until it has made steps

@@ -1,5 +1,6 @@
 """Teams of threads: the same bits for any number, how many there are, and what they leave."""
 
+import _thread
 import math
 import os
 import signal
@@ -20,7 +21,7 @@ from helpers import Array, data, make, refused, snapshot
 import nncore
 from nncore import _threads, network
 from nncore._threads import available_threads, blas_on_one_thread
-from nncore.training import Callback
+from nncore.network import Callback
 
 DType = np.dtype[Any]
 Optimizer = nncore.SGD | nncore.Adam
@@ -76,17 +77,16 @@ def fitted(n_threads: int | None, **options: Any) -> list[Any]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Return the threads that begin from now on."""
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the workers' threads that begin from now on."""
     threads = []
-    start = threading.Thread.start
+    start = _thread.start_new_thread
 
-    def note(thread: threading.Thread) -> None:
-        start(thread)
-        assert thread.ident is not None
-        threads.append(thread)
+    def note(*arguments: Any) -> int:
+        threads.append(start(*arguments))
+        return threads[-1]
 
-    monkeypatch.setattr(threading.Thread, "start", note)
+    monkeypatch.setattr(_thread, "start_new_thread", note)
     return threads
 
 
@@ -208,24 +208,23 @@ def test_threads_without_work_give_the_same_bits(batch_size: int) -> None:
     assert fitted(4, batch_size=batch_size) == fitted(1, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("to_be_had", [0, 1, 2])
+@pytest.mark.parametrize("available", [0, 1, 2])
 def test_fewer_threads_give_the_same_bits_where_no_more_can_be_started(
-    to_be_had: int, monkeypatch: pytest.MonkeyPatch, leaves_no_thread: None
+    available: int, monkeypatch: pytest.MonkeyPatch, leaves_no_thread: None
 ) -> None:
     expected = fitted(1)
     tries = []
-    start = threading.Thread.start
+    start = _thread.start_new_thread
 
-    def refuse(thread: threading.Thread) -> None:
-        tries.append(thread)
-        # Two epochs, each with a team of its own.
-        if (len(tries) - 1) % (to_be_had + 1) == to_be_had:
+    def refuse(*arguments: Any) -> int:
+        tries.append(arguments)
+        if len(tries) > available:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        return start(*arguments)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert fitted(4) == expected
-    assert len(tries) == 2 * (to_be_had + 1)
+    assert len(tries) == available + 1
 
 
 # Several fits at once
@@ -337,17 +336,17 @@ def test_fit_leaves_the_same_bits_however_it_ends(
 def test_ctrl_c_while_the_team_gathers_leaves_everything_as_it_was(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, leaves_no_thread: None
 ) -> None:
-    start = threading.Thread.start
-    gathered: list[threading.Thread] = []
+    start = _thread.start_new_thread
+    gathered: list[int] = []
 
-    def interrupt(thread: threading.Thread) -> None:
+    def interrupt(*arguments: Any) -> int:
         if len(gathered) == 2:
             raise KeyboardInterrupt
-        start(thread)
-        gathered.append(thread)
+        gathered.append(start(*arguments))
+        return gathered[-1]
 
     net, X, Y = problem()
-    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    monkeypatch.setattr(_thread, "start_new_thread", interrupt)
     with refused(KeyboardInterrupt, unchanged=[net, X, Y]):
         call(net, X, Y, n_threads=4)
     assert len(gathered) == 2
@@ -377,7 +376,7 @@ def test_state_of_an_optimizer_is_let_go_after_a_fit() -> None:
 @every_call
 @pytest.mark.parametrize("n_threads", [1, 2, 5, np.int64(3)])
 def test_as_many_threads_work_as_were_asked_for(
-    call: Callable[..., Any], n_threads: int, started: list[threading.Thread]
+    call: Callable[..., Any], n_threads: int, started: list[int]
 ) -> None:
     net, X, Y = problem()
     call(net, X, Y, n_threads=n_threads)
@@ -386,7 +385,7 @@ def test_as_many_threads_work_as_were_asked_for(
 
 @every_call
 def test_small_work_is_done_by_one_thread(
-    call: Callable[..., Any], machine: pytest.MonkeyPatch, started: list[threading.Thread]
+    call: Callable[..., Any], machine: pytest.MonkeyPatch, started: list[int]
 ) -> None:
     net, X, Y = problem([5, 4, 3], n=20)
     call(net, X, Y)
@@ -395,7 +394,7 @@ def test_small_work_is_done_by_one_thread(
 
 @every_call
 def test_large_work_is_done_by_as_many_threads_as_are_available(
-    call: Callable[..., Any], machine: pytest.MonkeyPatch, started: list[threading.Thread]
+    call: Callable[..., Any], machine: pytest.MonkeyPatch, started: list[int]
 ) -> None:
     machine.setenv("OMP_NUM_THREADS", "3")
     net, X, Y = problem([100, 1000, 1], n=400)
@@ -405,7 +404,7 @@ def test_large_work_is_done_by_as_many_threads_as_are_available(
 
 
 def test_a_call_that_is_soon_over_starts_no_threads_for_its_steps(
-    machine: pytest.MonkeyPatch, started: list[threading.Thread]
+    machine: pytest.MonkeyPatch, started: list[int]
 ) -> None:
     net, X, Y = problem([100, 100, 1], n=64)
     net.fit(X, Y, epochs=2, batch_size=64)

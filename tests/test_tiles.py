@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nncore
-from nncore._layout import Examples
-from nncore._step import Workspace, span_of
+from nncore._layout import Examples, FlatVector
+from nncore._step import span_of
+from nncore.session import Session
 
 DType = np.dtype[Any]
 Optimizer = nncore.SGD | nncore.Adam
@@ -30,27 +31,29 @@ class Tiles:
     """A network's calls on tiles, whatever NNCORE_KERNELS says, in spans of a chosen length."""
 
     def __init__(self, net: nncore.Network, batch_size: int, span: int, n_threads: int = 1) -> None:
+        vector = FlatVector(net.parameters)
+        vector.share()
+        parts = (net.architecture, vector)
         self.net = net
         self.batch_size = batch_size
-        parts = (net.sizes, net._activations, net._loss, net.parameters)
-        self.steps = Workspace(*parts, batch_size, span, n_threads, blas=False)
-        self.outputs = Workspace(*parts, span * n_threads, span, n_threads, blas=False)
+        self.steps = Session(*parts, batch_size, n_threads, span=span, blas=False)
+        self.forward = Session(*parts, 0, n_threads, span=span, blas=False)
 
     def predict(self, X: Array) -> Array:
-        out = np.full((len(X), self.net.sizes[-1]), np.nan, self.net.dtype)
-        self.outputs.load(transposes=False)
-        self.outputs.predict(out, Examples(X))
-        return out
+        with self.forward as session:
+            outputs = session.outputs(Examples(X))
+        assert outputs is not None
+        return outputs
 
     def total_loss(self, X: Array, Y: Array, weights: Array | None = None) -> float:
-        self.outputs.load(transposes=False)
-        return self.outputs.total_loss(Examples(X, Y, weights))
+        with self.forward as session:
+            return session.total_loss(Examples(X, Y, weights))
 
     def gradient(self, X: Array, Y: Array, weights: Array | None = None) -> Array:
         total = len(X) if weights is None else float(weights.sum())
         out = np.full_like(self.net.parameters, np.nan)
-        self.steps.load()
-        self.steps.add_gradient(out, Examples(X, Y, weights), 1 / total)
+        with self.steps as session:
+            session.gradient(out, Examples(X, Y, weights), 1 / total)
         return out
 
     def epoch(
@@ -61,12 +64,12 @@ class Tiles:
         order: Array | None = None,
         weights: Array | None = None,
     ) -> float:
-        update = optimizer._update(self.net)
-        self.steps.load(update)
-        loss = self.steps.train(Examples(X, Y, weights), order, self.batch_size)
-        self.steps.store()
-        optimizer.step_count = update.step_count
-        return loss
+        sums = np.zeros((-(-len(X) // self.batch_size), 3))
+        with self.steps as session:
+            session.use(optimizer, optimizer.rule())
+            session.train(Examples(X, Y, weights), order, self.batch_size, 0, len(X), sums)
+            session.write_back()
+        return float(sums[:, 0].sum())
 
 
 def tolerance(dtype: DType) -> float:

@@ -12,15 +12,17 @@ from importlib.metadata import version
 
 from . import datasets
 from ._include import get_include
-from .network import Network
+from .architecture import Architecture
+from .network import EpochEnd, History, Network
 from .optimizers import SGD, Adam, Optimizer
-from .training import DivergenceError, EpochEnd, History
+from .training import DivergenceError
 
 __version__ = version("nncore")
 
 __all__ = [
     "SGD",
     "Adam",
+    "Architecture",
     "DivergenceError",
     "EpochEnd",
     "History",

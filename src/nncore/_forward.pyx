@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_Malloc, PyMem_Free
 
 from nncore._kernels cimport Activation, tables
 from nncore._tables cimport (
-    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_mode)
+    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_set_float_mode)
 
 import numpy as np
 
@@ -40,9 +40,9 @@ cdef class ForwardPass:
 
     Parameters
     ----------
-    sizes : sequence of n_0, ..., n_L
-    activations : sequence of L Activations
-    parameters : the network's flat vector, read anew in every call
+    architecture : Architecture
+    parameters : ndarray of shape (n_parameters,)
+        The network's flat vector, read anew in every call.
     """
 
     cdef:
@@ -53,22 +53,21 @@ cdef class ForwardPass:
         object layer_array
         Layer *layers
 
-    def __init__(self, sizes, activations, cnp.ndarray parameters not None):
-        cdef Py_ssize_t l, n_prev, n, end = 0
-        self.kernels = tables(parameters.dtype == np.float64)
-        self.depth = len(activations)
-        self.n_in, self.n_out = sizes[0], sizes[self.depth]
-        self.widest = max(sizes)
+    def __init__(self, architecture, cnp.ndarray parameters not None):
+        cdef Py_ssize_t l, n_prev, n, W, b
+        cdef Activation activation
+        self.kernels = tables(architecture.dtype == np.float64)
+        self.depth = len(architecture.layers)
+        self.n_in, self.n_out = architecture.sizes[0], architecture.sizes[self.depth]
+        self.widest = max(architecture.sizes)
         self.size = parameters.itemsize
         self.type_number = parameters.dtype.num
         self.parameters = parameters
         self.layer_array = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
         self.layers = <Layer *> cnp.PyArray_DATA(self.layer_array)
         for l in range(self.depth):
-            n_prev, n = sizes[l], sizes[l + 1]
-            self.layers[l] = Layer(
-                n_prev, n, activations[l], end * self.size, (end + n_prev * n) * self.size)
-            end += (n_prev + 1) * n
+            n_prev, n, activation, W, b = architecture.layers[l]
+            self.layers[l] = Layer(n_prev, n, activation, W * self.size, b * self.size)
 
     def predict(self, X):
         """Return the outputs for X, or None if it is not what this takes.
@@ -83,7 +82,7 @@ cdef class ForwardPass:
             const char *parameters = cnp.PyArray_BYTES(self.parameters)
             char *memory
             Py_ssize_t n_rows
-            nncore_mode mode
+            nncore_float_mode mode
         if not cnp.PyArray_CheckExact(X):
             return None
         array = X
@@ -114,7 +113,7 @@ cdef class ForwardPass:
         else:
             with nogil:
                 self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
-        nncore_float_mode(mode)
+        nncore_set_float_mode(mode)
         PyMem_Free(memory)
         return outputs
 

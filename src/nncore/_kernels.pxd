@@ -7,7 +7,7 @@ nncore.get_include() among the include directories.
 from cython cimport floating
 
 cdef extern from "nncore.h" nogil:
-    cpdef enum Activation "nncore_activation":
+    enum Activation "nncore_activation":
         IDENTITY "NNCORE_IDENTITY"
         SIGMOID "NNCORE_SIGMOID"
         TANH "NNCORE_TANH"
@@ -18,7 +18,7 @@ cdef extern from "nncore.h" nogil:
         EXPONENTIAL "NNCORE_EXPONENTIAL"
         SOFTMAX "NNCORE_SOFTMAX"
 
-    cpdef enum Loss "nncore_loss":
+    enum Loss "nncore_loss":
         SQUARED_ERROR "NNCORE_SQUARED_ERROR"
         BINARY_CROSS_ENTROPY "NNCORE_BINARY_CROSS_ENTROPY"
         CROSS_ENTROPY "NNCORE_CROSS_ENTROPY"

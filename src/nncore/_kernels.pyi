@@ -1,32 +1,14 @@
 """The compiled kernels' types; nncore.reference says what each computes."""
 
-from enum import IntEnum
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from .enums import Activation, Loss
+
 # All the arrays of a call have one of the two types.
 _Real = TypeVar("_Real", np.float32, np.float64)
-
-class Activation(IntEnum):
-    IDENTITY = 0
-    SIGMOID = 1
-    TANH = 2
-    RELU = 3
-    LEAKY_RELU = 4
-    ELU = 5
-    SOFTPLUS = 6
-    EXPONENTIAL = 7
-    SOFTMAX = 8
-
-class Loss(IntEnum):
-    SQUARED_ERROR = 0
-    BINARY_CROSS_ENTROPY = 1
-    CROSS_ENTROPY = 2
-    POISSON = 3
-    ABSOLUTE_ERROR = 4
-    HUBER = 5
 
 KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]
 

@@ -14,6 +14,9 @@ from nncore._tables cimport (
 
 import os
 
+from nncore._checks import LARGEST as _LARGEST
+from nncore.architecture import OUTPUT_ACTIVATIONS as _OUTPUT_ACTIVATIONS
+
 
 def available():
     """Return the names that NNCORE_KERNELS may have on this machine, the widest vectors last."""
@@ -57,9 +60,13 @@ cdef inline const floating *optional_vector(const floating[::1] x) noexcept nogi
     return vector(x)
 
 
-# BLAS counts rows and columns in 32-bit integers.
-cdef enum:
-    LARGEST = 2147483647
+cdef Py_ssize_t LARGEST = _LARGEST
+
+# The activations that each loss allows.
+cdef bint[<int> HUBER + 1][<int> SOFTMAX + 1] _fits
+for _loss, _activations in _OUTPUT_ACTIVATIONS.items():
+    for _activation in range(<int> SOFTMAX + 1):
+        _fits[<int> _loss][<int> _activation] = _activation in _activations
 
 
 cdef int refuse(str needs, got) except -1:
@@ -67,14 +74,10 @@ cdef int refuse(str needs, got) except -1:
 
 
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
-    """Whether (3) is right for the pair."""
-    if loss == SQUARED_ERROR or loss == ABSOLUTE_ERROR or loss == HUBER:
-        return 0 <= activation < <Py_ssize_t> SOFTMAX
-    if loss == BINARY_CROSS_ENTROPY:
-        return activation == SIGMOID
-    if loss == POISSON:
-        return activation == EXPONENTIAL
-    return loss == CROSS_ENTROPY and activation == SOFTMAX
+    """Whether the loss allows the activation."""
+    return (
+        0 <= loss <= <Py_ssize_t> HUBER and 0 <= activation <= <Py_ssize_t> SOFTMAX
+        and _fits[loss][activation])
 
 
 # The kernels on addresses.

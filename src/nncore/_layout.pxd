@@ -20,129 +20,110 @@ cdef class Examples:
         readonly Py_ssize_t n
         Source X
         Source Y
-        bint has_targets
         const Py_ssize_t *classes
         const void *sample_weight
 
 
-cdef enum Rule:
-    GRADIENT_DESCENT
-    MOMENTUM
-    ADAM
-    # The gradient is added to a vector of its own, and nothing is updated.
-    ADD
-
-
-cdef struct Coefficients:
-    Rule rule
-    double learning_rate
-    double weight_decay
-    double momentum
-    bint nesterov
-    double beta_1
-    double beta_2
-    double epsilon
-    bint epsilon_uncorrected
-    double penalty
-    double max_norm
-    uint64_t dropout_seed
-
-
-cdef class Update:
+cdef class FlatVector:
     cdef:
-        readonly tuple state
-        readonly Py_ssize_t step_count
-        Coefficients coefficients
-        tuple dropout
+        readonly cnp.ndarray array
+        readonly bint is_shared
+        Py_ssize_t version
 
 
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
     Activation activation
-    # The share of its units that a step of `train` drops.
-    double dropout
-    # Where W and b begin in the flat vector of parameters, and in one that is laid out in panels.
+    double dropout_rate
+    # Where W and b begin in a flat vector, and in one that is laid out in panels.
     Py_ssize_t flat_W
     Py_ssize_t flat_b
     Py_ssize_t W
     Py_ssize_t b
     # Where W's transpose begins among the transposes.
     Py_ssize_t transposed
-    # Where the activations begin that the layer reads and writes; its delta begins in the deltas
-    # where A does in the activations.
+    # Where the layer's input and output begin among the activations; its delta begins among the
+    # deltas where A does among the activations.
     Py_ssize_t A_prev
     Py_ssize_t A
 
 
 cdef struct Tile:
-    # Panels p_begin to p_end of layer l's units, all as wide, for its inputs k_begin to k_end.
+    # Panels p_begin to p_end of layer l's units, equally wide, for its inputs k_begin to k_end.
     Py_ssize_t l
     Py_ssize_t p_begin
     Py_ssize_t p_end
     Py_ssize_t k_begin
     Py_ssize_t k_end
-    # Its own number.
-    Py_ssize_t i
 
 
-cdef inline Py_ssize_t panel_width(Py_ssize_t panel, Py_ssize_t p, Py_ssize_t n) noexcept nogil:
-    """The width of panel p of n units: that of the others, or half of it, or 1 of a single unit."""
-    if panel == 0 or n == 1:
+cdef inline Py_ssize_t width_of_panel(
+    Py_ssize_t panel_width, Py_ssize_t p, Py_ssize_t n,
+) noexcept nogil:
+    """The width of panel p of n units: full, or half in the last one, or 1 for a single unit."""
+    if panel_width == 0 or n == 1:
         return n
-    return panel if n - p * panel > panel // 2 else panel // 2
+    return panel_width if n - p * panel_width > panel_width // 2 else panel_width // 2
+
+
+# The slots: vectors with the layout of the parameters, in the order of `Layout.packed`. The first
+# three are in the order of a session's vectors.
+cdef enum Slot:
+    PARAMETERS
+    STATE_1
+    STATE_2
+    GRADIENT
 
 
 cdef class Layout:
     cdef:
         readonly Py_ssize_t batch_size
         readonly Py_ssize_t span
+        readonly int n_threads
         # In bytes.
         readonly Py_ssize_t size
         # The rows that a batch's matrices have room for.
         Py_ssize_t capacity
-        Py_ssize_t n_members
-        Py_ssize_t depth, n_in, n_out, n_tiles, panel, scratch_size
+        Py_ssize_t depth, n_in, n_out, n_tiles
+        # Columns of a panel; 0 with BLAS, whose matrices are row-major arrays.
+        Py_ssize_t panel_width
+        # Bytes of a number, and numbers in a thread's scratch memory.
+        Py_ssize_t itemsize, scratch_size
         # The lengths of vectors in panels: parameters, transposes, activations without examples.
         Py_ssize_t n_packed, n_transposed, n_units
         Loss loss
         bint double_precision
+        nncore_source own_type
         nncore_kernels *kernels
-        object dtype
         tuple arrays
         Layer *layers
         Tile *tiles
-        # Vectors in panels, and the memory that is kept for them; with BLAS the flat vectors
-        # themselves.
-        object flat
-        void *packed[4]
-        void *parameters
-        void *transposes
-        void *gradients
-        void *state_1
-        void *state_2
-        # A batch's, in panels, and below, in plain arrays.
-        void *activations
-        void *deltas
-        void *outputs
-        void *output_deltas
-        void *Y
-        void *sample_weight
+        # Vectors in panels.
+        char *packed[4]
+        # The version of the flat vector that each slot is a copy of; -1 for none.
+        Py_ssize_t loaded[4]
+        bint is_transposed
+        char *transposes
+        # A batch's, in panels, and below, in row-major arrays.
+        char *activations
+        char *deltas
+        char *outputs
+        char *output_deltas
+        char *Y
+        char *sample_weight
         # A part per thread.
-        void *scratch
-        # A tile's share of ‖W‖² and of the gradient's.
-        double *squares
+        char *scratch
+        # A tile's share of ‖W‖² and of the gradient's squared norm.
+        double *weight_squares
         double *gradient_squares
-        Update update
-        Coefficients rule
-        Py_ssize_t step_count
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept
     cdef Py_ssize_t _whole_vectors(self, Py_ssize_t count) noexcept
-    cdef _lay_out(self, sizes, activations)
+    cdef _lay_out(self, tuple layers)
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)
     cdef _allocate(self)
-    cdef void *_packed(self, cnp.ndarray flat, int which)
-    cdef void _pack(self, void *packed, const void *flat) noexcept
-    cdef void _unpack(self, void *flat, const void *packed) noexcept
+    cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
+    cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)
+    cdef _transpose(self)

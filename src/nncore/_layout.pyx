@@ -1,12 +1,14 @@
-"""Where a step finds what it works on: examples, parameters, activations and deltas, in panels or,
-with BLAS, in plain arrays.
+"""The memory that a step works in: examples, parameters, activations and deltas, in panels or, with
+BLAS, in row-major arrays. docs/internals.md describes the panels.
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
-from nncore._kernels cimport blas_tables, tables
-from nncore._tables cimport NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_source
+from nncore._kernels cimport (
+    BINARY_CROSS_ENTROPY, CROSS_ENTROPY, POISSON, Loss, blas_tables, tables)
+from nncore._tables cimport (
+    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels, nncore_source)
 
 import contextlib
 import math
@@ -16,13 +18,35 @@ import numpy as np
 
 cnp.import_array()
 
+# The dtypes that examples may have. They are converted row by row as they are gathered.
+SOURCES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8))
+
 _HUGE_PAGE = 2 << 20
+_CACHE_LINE = 64
+
+# The bytes of a tile of W: a quarter of the smallest common L2 cache, since the update reads up to
+# four vectors of that size.
+cdef enum:
+    MOST_TILE_BYTES = 65536
+
+# A layer is cut into about this many tiles, so that threads share it evenly.
+cdef enum:
+    TILES_PER_LAYER = 24
+
+# Multiplications below which a tile costs more to fetch than to compute.
+cdef enum:
+    LEAST_TILE_WORK = 100_000
+
+# From this batch size on, a tile spans several panels: it reads the examples' activations from the
+# cache once for all of them.
+cdef enum:
+    MANY_EXAMPLES = 64
 
 
 def aligned_zeros(Py_ssize_t count, dtype):
     """Return a vector of zeros that begins on a 64-byte boundary."""
     cdef Py_ssize_t size = count * np.dtype(dtype).itemsize
-    return _aligned(np.zeros(size + 64, dtype=np.uint8), size, 64).view(dtype)
+    return _aligned(np.zeros(size + _CACHE_LINE, dtype=np.uint8), size, _CACHE_LINE).view(dtype)
 
 
 cdef cnp.ndarray _aligned(cnp.ndarray buffer, Py_ssize_t size, Py_ssize_t boundary):
@@ -30,39 +54,87 @@ cdef cnp.ndarray _aligned(cnp.ndarray buffer, Py_ssize_t size, Py_ssize_t bounda
     return buffer[skip:skip + size]
 
 
-cdef cnp.ndarray _working_memory(Py_ssize_t size):
-    """Return that many bytes, all 0; many of them lie on huge pages.
+cdef cnp.ndarray _workspace_memory(Py_ssize_t size):
+    """Return that many zero bytes, on huge pages if there are many.
 
-    Panels are far apart: with pages of 4 KB a tile would touch more of them than the processor's
-    table of addresses holds.
+    Panels are far apart: on pages of 4 KB a tile would touch more pages than the TLB holds.
     """
     if size < _HUGE_PAGE // 2 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return aligned_zeros(size, np.uint8)
     try:
         memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        raise MemoryError(f"{size} bytes to work in could not be had: {error}") from None
-    with contextlib.suppress(OSError):  # a kernel may come without huge pages
+        raise MemoryError(f"could not allocate {size} bytes of workspace: {error}") from None
+    with contextlib.suppress(OSError):  # the kernel may lack huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE)
 
 
+# The number of the latest version of any flat vector.
+cdef Py_ssize_t _latest = 0
+
+
+cdef Py_ssize_t _next_version():
+    global _latest
+    _latest += 1
+    return _latest
+
+
+cdef class FlatVector:
+    """A vector with the layout of an architecture's parameters, owned by a network or an optimizer.
+
+    Sessions keep copies of it in panels. A copy is up to date if it has the vector's version and
+    nobody else holds the array.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_parameters,)
+
+    Attributes
+    ----------
+    array : ndarray of shape (n_parameters,)
+    is_shared : bool
+        Whether the array has been handed to somebody who may write to it at any time.
+    """
+
+    def __init__(self, cnp.ndarray array not None):
+        self.array = array
+        self.version = _next_version()
+
+    @staticmethod
+    def zeros(architecture):
+        """Return a vector of zeros that begins on a cache line's boundary."""
+        return FlatVector(aligned_zeros(architecture.n_parameters, architecture.dtype))
+
+    def share(self):
+        """Return the array for anybody to read and write."""
+        self.is_shared = True
+        return self.array
+
+    def write(self, values):
+        """Copy values into the vector."""
+        self.array[:] = values
+        self.version = _next_version()
+
+
 cdef Source _source(cnp.ndarray array):
     cdef Source source
+    cdef int dtype = cnp.PyArray_TYPE(array)
     source.data = cnp.PyArray_BYTES(array)
-    source.type = {
-        "float32": NNCORE_FLOAT32, "float64": NNCORE_FLOAT64, "uint8": NNCORE_UINT8,
-    }[array.dtype.name]
-    source.row_stride, source.column_stride = array.strides[0], array.strides[1]
+    source.type = (
+        NNCORE_FLOAT32 if dtype == cnp.NPY_FLOAT32
+        else NNCORE_FLOAT64 if dtype == cnp.NPY_FLOAT64 else NNCORE_UINT8)
+    source.row_stride = cnp.PyArray_STRIDE(array, 0)
+    source.column_stride = cnp.PyArray_STRIDE(array, 1)
     return source
 
 
 cdef class Examples:
-    """The examples that a call works on, as addresses: all that a batch is gathered from.
+    """The examples of a call, as the addresses from which batches are gathered.
 
     Parameters
     ----------
-    X : ndarray of shape (n, n_0) and dtype float32, float64 or uint8, with any strides
+    X : ndarray of shape (n, n_0) and a dtype of `SOURCES`, with any strides
     Y : ndarray of shape (n, n_L) likewise, or of shape (n,) and dtype intp: class indices; or None
     sample_weight : contiguous ndarray of shape (n,) in the network's dtype, or None
     """
@@ -71,10 +143,9 @@ cdef class Examples:
         self, cnp.ndarray X not None, cnp.ndarray Y=None, cnp.ndarray sample_weight=None,
     ):
         self.arrays = (X, Y, sample_weight)
-        self.n = X.shape[0]
+        self.n = cnp.PyArray_DIM(X, 0)
         self.X = _source(X)
-        self.has_targets = Y is not None
-        if Y is not None and Y.ndim == 1:
+        if Y is not None and cnp.PyArray_NDIM(Y) == 1:
             self.classes = <const Py_ssize_t *> cnp.PyArray_DATA(Y)
         elif Y is not None:
             self.Y = _source(Y)
@@ -82,113 +153,124 @@ cdef class Examples:
             self.sample_weight = cnp.PyArray_DATA(sample_weight)
 
 
-cdef class Update:
-    """An optimizer's rule (6) with its coefficients, and its state.
+def plain_examples(X, Y, architecture):
+    """Return the examples if the arrays need no conversion and few checks, else None.
 
-    `rule` is "gradient_descent", "momentum" (state: the velocity) or "adam" (state: m and v); each
-    state vector is contiguous and has the layout and dtype of the network's parameters.
-
-    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
-    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W to its summed
-    gradient: the mean's share is α / N. With `epsilon_uncorrected` Adam's ε is added to √v instead
-    of √v̂, the form of the paper's section 2.
-
-    A gradient, all L2 terms included, whose Euclidean norm is above `max_norm` > 0 is scaled to it.
-    `dropout` has a rate for each hidden layer, of units that a step leaves out.
+    X is an array in C order of the network's dtype. Y is one, too, unless the loss restricts
+    targets; with class indices it is a vector of them.
     """
-
-    def __init__(
-        self, str rule, tuple state, Py_ssize_t step_count, *, double learning_rate,
-        double weight_decay, double momentum=0.0, bint nesterov=False, double beta_1=0.0,
-        double beta_2=0.0, double epsilon=0.0, bint epsilon_uncorrected=False,
-        double penalty=0.0, double max_norm=0.0, tuple dropout=(), uint64_t dropout_seed=0,
+    cdef:
+        cnp.ndarray inputs, targets
+        const nncore_kernels *kernels
+        const Py_ssize_t *classes
+        Py_ssize_t n, i, n_out
+        int dtype
+        Loss loss = architecture.loss
+        bint has_classes = loss == CROSS_ENTROPY
+    if not (cnp.PyArray_CheckExact(X) and cnp.PyArray_CheckExact(Y)):
+        return None
+    inputs, targets = X, Y
+    sizes = architecture.sizes
+    n_out = sizes[len(sizes) - 1]
+    dtype = (<cnp.dtype> architecture.dtype).num
+    if (
+        loss == BINARY_CROSS_ENTROPY or loss == POISSON
+        or cnp.PyArray_NDIM(inputs) != 2 or cnp.PyArray_NDIM(targets) != 2 - has_classes
+        or cnp.PyArray_TYPE(inputs) != dtype
+        or cnp.PyArray_TYPE(targets) != (cnp.NPY_INTP if has_classes else dtype)
+        or not cnp.PyArray_ISCARRAY_RO(inputs) or not cnp.PyArray_ISCARRAY_RO(targets)
     ):
-        rules = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
-        self.state = state
-        self.step_count = step_count
-        self.coefficients = Coefficients(
-            rules[rule], learning_rate, weight_decay, momentum, nesterov, beta_1, beta_2, epsilon,
-            epsilon_uncorrected, penalty, max_norm, dropout_seed)
-        self.dropout = dropout
+        return None
+    n = cnp.PyArray_DIM(inputs, 0)
+    if (
+        n == 0 or cnp.PyArray_DIM(targets, 0) != n or cnp.PyArray_DIM(inputs, 1) != sizes[0]
+        or (not has_classes and cnp.PyArray_DIM(targets, 1) != n_out)
+    ):
+        return None
+    kernels = tables(dtype == cnp.NPY_FLOAT64)
+    if not kernels.finite(cnp.PyArray_DATA(inputs), 1, n * sizes[0], n * sizes[0]):
+        return None
+    if has_classes:
+        # Copy: indices become addresses, so they must not change after this check.
+        targets = cnp.PyArray_Copy(targets)
+        classes = <const Py_ssize_t *> cnp.PyArray_DATA(targets)
+        for i in range(n):
+            if not 0 <= classes[i] < n_out:
+                return None
+    elif not kernels.finite(cnp.PyArray_DATA(targets), 1, n * n_out, n * n_out):
+        return None
+    return Examples(inputs, targets)
 
 
 def _shares(Py_ssize_t n, Py_ssize_t most):
-    """Yield the bounds of the fewest parts of at most `most` that n falls into, evenly cut."""
+    """Yield the bounds of the fewest equal parts of n with at most `most` in each."""
     cdef Py_ssize_t i, parts = (n + most - 1) // most
     for i in range(parts):
         yield n * i // parts, n * (i + 1) // parts
 
 
 cdef class Layout:
-    """A network's shape and the memory that a call needs to take its batches through it.
+    """The memory for batches of one architecture, and the vectors of parameters in it.
 
     Parameters
     ----------
-    sizes : sequence of n_0, ..., n_L
-    activations : sequence of L Activations
-    loss : Loss
-    parameters : the network's flat vector
-    batch_size : the most examples that a batch of `train` or `add_gradient` may have, or, for
-        `total_loss` and `predict`, n_threads spans
-    span : the examples that a thread takes at a time, see `span_of`
-    n_threads : the members of the team
-    blas : whether BLAS forms the products
-
-    Between `load` and `store` the network's parameters, and the optimizer's state, live in here.
+    architecture : Architecture
+    batch_size : int
+        The most examples in a batch of `train` or `gradient`, or, for `total_loss` and `predict`,
+        n_threads spans.
+    span : int
+        The examples that a thread takes at a time.
+    n_threads : int
+    blas : bool
+        Whether BLAS forms the products.
     """
 
     def __init__(
-        self, sizes, activations, Loss loss, cnp.ndarray parameters, Py_ssize_t batch_size,
-        Py_ssize_t span, int n_threads, bint blas,
+        self, architecture, Py_ssize_t batch_size, Py_ssize_t span, int n_threads, bint blas,
     ):
         self.batch_size, self.span = batch_size, span
-        self.n_members = n_threads
-        self.depth = len(sizes) - 1
-        self.n_in = sizes[0]
-        self.n_out = sizes[self.depth]
-        self.loss = loss
-        self.dtype = parameters.dtype
-        self.double_precision = self.dtype == np.float64
+        self.n_threads = n_threads
+        self.depth = len(architecture.layers)
+        self.n_in = architecture.sizes[0]
+        self.n_out = architecture.sizes[self.depth]
+        self.loss = architecture.loss
+        self.double_precision = architecture.dtype == np.float64
+        self.itemsize = 8 if self.double_precision else 4
+        self.own_type = NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32
         self.kernels = (
             blas_tables(self.double_precision) if blas
             else <nncore_kernels *> tables(self.double_precision))
-        self.panel = self.kernels.panel
-        self.flat = parameters
-        # Panels whose distance is a multiple of many cache lines would fall on few cache sets.
-        self.capacity = batch_size + 5 if self.panel and batch_size % 8 == 0 else batch_size
-        self._lay_out(sizes, activations)
+        self.panel_width = self.kernels.panel
+        # Panels whose distance is a multiple of many cache lines would share few cache sets.
+        self.capacity = batch_size + 5 if self.panel_width and batch_size % 8 == 0 else batch_size
+        self._lay_out(architecture.layers)
         self._cut_tiles()
         self._allocate()
-
-    @property
-    def shape(self):
-        return self.batch_size, self.span, self.n_members
+        self.forget()
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept:
-        """The columns that the panels of n units take up."""
+        """The columns that the panels of n units occupy."""
         return n if n == 1 else self._whole_vectors(n)
 
     cdef Py_ssize_t _whole_vectors(self, Py_ssize_t count) noexcept:
         """Round up to whole vectors."""
-        cdef Py_ssize_t half = self.panel // 2
-        return (count + half - 1) // half * half if self.panel else count
+        cdef Py_ssize_t lanes = self.panel_width // 2
+        return (count + lanes - 1) // lanes * lanes if self.panel_width else count
 
-    cdef _lay_out(self, sizes, activations):
+    cdef _lay_out(self, tuple layers):
         cdef:
-            Py_ssize_t l, n_prev, n, flat = 0, packed = 0, transposed = 0, A = 0
+            Py_ssize_t l, n_prev, n, packed = 0, transposed = 0, A = 0
             Layer *layer
-        layers = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
-        self.layers = <Layer *> cnp.PyArray_DATA(layers)
+        array = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
+        self.layers = <Layer *> cnp.PyArray_DATA(array)
         for l in range(self.depth):
-            n_prev, n = sizes[l], sizes[l + 1]
             layer = &self.layers[l]
-            layer.n_prev, layer.n, layer.activation = n_prev, n, activations[l]
-            layer.flat_W, layer.flat_b = flat, flat + n_prev * n
-            flat += (n_prev + 1) * n
+            n_prev, n, layer.activation, layer.flat_W, layer.flat_b = layers[l]
+            layer.n_prev, layer.n, layer.dropout_rate = n_prev, n, 0
             layer.W, layer.b = packed, packed + self._whole_vectors(n_prev * self._padded(n))
             packed = layer.b + self._whole_vectors(n)
             layer.transposed = transposed
-            if l > 0:
+            if l > 0 and self.panel_width:
                 transposed += self._whole_vectors(n * self._padded(n_prev))
             layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
             layer.A = A
@@ -196,26 +278,28 @@ cdef class Layout:
         # The examples come last: they have activations, but no deltas.
         self.layers[0].A_prev = A
         self.n_packed, self.n_transposed, self.n_units = packed, transposed, A
-        self.arrays = (layers,)
+        self.arrays = (array,)
 
     cdef _cut_tiles(self):
         """Cut each W into tiles that stay in the cache while they are updated."""
-        cdef Py_ssize_t l, wide, most
+        cdef Py_ssize_t l, half, most
         cdef list tiles = []
         cdef Layer *layer
         self.scratch_size = 0
         for l in range(self.depth):
             layer = &self.layers[l]
-            if self.panel:
-                wide = (layer.n + self.panel // 2 - 1) // self.panel
-                self._cut_panels(tiles, l, 0, wide)
-                self._cut_panels(tiles, l, wide, (layer.n + self.panel - 1) // self.panel)
+            if self.panel_width:
+                # All panels but a last one of half the width.
+                half = (layer.n + self.panel_width // 2 - 1) // self.panel_width
+                self._cut_panels(tiles, l, 0, half)
+                self._cut_panels(
+                    tiles, l, half, (layer.n + self.panel_width - 1) // self.panel_width)
             else:
-                most = max(64, 65536 // layer.n)
+                most = max(64, MOST_TILE_BYTES // layer.n)
                 for k in range(0, layer.n_prev, most):
-                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev), len(tiles)))
-        for l, p_begin, p_end, k_begin, k_end, _ in tiles:
-            width = panel_width(self.panel, p_begin, self.layers[l].n)
+                    tiles.append((l, 0, 1, k, min(k + most, layer.n_prev)))
+        for l, p_begin, p_end, k_begin, k_end in tiles:
+            width = width_of_panel(self.panel_width, p_begin, self.layers[l].n)
             self.scratch_size = max(
                 self.scratch_size, (p_end - p_begin) * max(k_end - k_begin, 1) * width)
         self.n_tiles = len(tiles)
@@ -223,53 +307,50 @@ cdef class Layout:
         squares = np.empty(2 * self.n_tiles)
         self.arrays += (array, squares)
         self.tiles = <Tile *> cnp.PyArray_DATA(array)
-        self.squares = <double *> cnp.PyArray_DATA(squares)
-        self.gradient_squares = self.squares + self.n_tiles
+        self.weight_squares = <double *> cnp.PyArray_DATA(squares)
+        self.gradient_squares = self.weight_squares + self.n_tiles
 
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end):
-        """Cut panels p_begin to p_end of W, all as wide, into tiles of about equal size.
+        """Cut panels p_begin to p_end of W, equally wide, into tiles of about equal size.
 
-        A layer is worth 24 tiles, so that threads share it well, if each is worth the trouble of
-        fetching it, and of at most 64 KB. Many examples are read from the cache for as many panels
-        as possible, while few are read along the inputs for one panel.
+        A tile consists of squares, a panel's width of inputs by one panel.
         """
         cdef:
-            Py_ssize_t square = self.panel * panel_width(self.panel, p_begin, self.layers[l].n)
-            Py_ssize_t n_rows = (self.layers[l].n_prev + self.panel - 1) // self.panel
+            Py_ssize_t square = (
+                self.panel_width * width_of_panel(self.panel_width, p_begin, self.layers[l].n))
+            Py_ssize_t n_rows = (
+                (self.layers[l].n_prev + self.panel_width - 1) // self.panel_width)
             Py_ssize_t n_panels = p_end - p_begin
-            Py_ssize_t least = 100_000 // (self.batch_size * square) + 1
-            Py_ssize_t most = 65536 // (square * np.dtype(self.dtype).itemsize)
-            Py_ssize_t squares = min(max(n_panels * n_rows // 24, least), most)
-            Py_ssize_t panels = 1 if self.batch_size < 64 else min(math.isqrt(squares), n_panels)
+            Py_ssize_t least = LEAST_TILE_WORK // (self.batch_size * square) + 1
+            Py_ssize_t most = MOST_TILE_BYTES // (square * self.itemsize)
+            Py_ssize_t squares = min(max(n_panels * n_rows // TILES_PER_LAYER, least), most)
+            Py_ssize_t panels = (
+                1 if self.batch_size < MANY_EXAMPLES else min(math.isqrt(squares), n_panels))
         if n_panels == 0:
             return
         for p, p_next in _shares(n_panels, panels):
             for k, k_next in _shares(n_rows, max(squares // panels, 1)):
                 tiles.append((
-                    l, p_begin + p, p_begin + p_next, k * self.panel,
-                    min(k_next * self.panel, self.layers[l].n_prev), len(tiles)))
+                    l, p_begin + p, p_begin + p_next, k * self.panel_width,
+                    min(k_next * self.panel_width, self.layers[l].n_prev)))
 
     cdef _allocate(self):
-        """Find a place for everything in one stretch of memory."""
+        """Place everything in one stretch of memory."""
         cdef:
-            Py_ssize_t size = 8 if self.double_precision else 4
             Py_ssize_t n_outputs = self.batch_size * self.n_out
             Py_ssize_t n_examples = self._padded(self.n_in) * self.capacity
-            Py_ssize_t n_packed = self.n_packed if self.panel else 0
-            Py_ssize_t n_transposed = self.n_transposed if self.panel else 0
             Py_ssize_t end = 0
             list begins = []
             char *memory
         # Threads must not write to the same cache line.
-        self.scratch_size = (self.scratch_size * size + 63) // 64 * 64 // size
+        self.scratch_size = self._whole_lines(self.scratch_size) // self.itemsize
         for count in (
-            n_packed, n_packed, n_packed, self.n_packed, n_transposed, self.n_units + n_examples,
-            self.n_units, n_outputs, n_outputs, n_outputs, self.batch_size,
-            self.scratch_size * self.n_members,
+            *[self.n_packed] * 4, self.n_transposed, self.n_units + n_examples, self.n_units,
+            n_outputs, n_outputs, n_outputs, self.batch_size, self.scratch_size * self.n_threads,
         ):
             begins.append(end)
-            end += (count * size + 63) // 64 * 64
-        array = _working_memory(end)
+            end += self._whole_lines(count)
+        array = _workspace_memory(end)
         self.arrays += (array,)
         self.size = end
         memory = cnp.PyArray_BYTES(array)
@@ -284,75 +365,114 @@ cdef class Layout:
         self.sample_weight = memory + <Py_ssize_t> begins[10]
         self.scratch = memory + <Py_ssize_t> begins[11]
 
-    # Into panels and back; with BLAS the flat vectors are used where they are.
+    def _whole_lines(self, Py_ssize_t count):
+        """Return the bytes of whole cache lines that hold so many numbers."""
+        return (count * self.itemsize + _CACHE_LINE - 1) // _CACHE_LINE * _CACHE_LINE
 
-    cdef void *_packed(self, cnp.ndarray flat, int which):
-        if not self.panel:
-            return cnp.PyArray_DATA(flat)
-        self._pack(self.packed[which], cnp.PyArray_DATA(flat))
-        return self.packed[which]
+    def load(self, tuple vectors not None, bint transposes):
+        """Copy parameters and state into their slots unless these are up to date.
 
-    cdef void _pack(self, void *packed, const void *flat) noexcept:
+        With `transposes`, the transposes of W^2, ..., W^L, which (4) reads, too.
+        """
         cdef:
-            Py_ssize_t l, size = 8 if self.double_precision else 4
-            nncore_source source = NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32
+            Py_ssize_t slot = 0
+            FlatVector vector
+        for vector in vectors:
+            if vector.is_shared or self.loaded[slot] != vector.version:
+                self._pack(slot, vector.array)
+                self.loaded[slot] = vector.version
+                if slot == PARAMETERS:
+                    self.is_transposed = False
+            slot += 1
+        if transposes and not self.is_transposed:
+            self._transpose()
+
+    def write_back(self, tuple vectors not None):
+        """Copy the slots of parameters and state into the flat vectors."""
+        cdef:
+            Py_ssize_t slot = 0
+            FlatVector vector
+        for vector in vectors:
+            self._unpack(slot, vector.array)
+            self.loaded[slot] = vector.version = _next_version()
+            slot += 1
+
+    def forget(self):
+        """Regard all slots as out of date."""
+        for slot in range(4):
+            self.loaded[slot] = -1
+
+    cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat):
+        """Copy a flat vector into a slot, laid out in panels."""
+        cdef:
+            Py_ssize_t l, size = self.itemsize
+            const char *source = cnp.PyArray_BYTES(flat)
+            char *packed = self.packed[slot]
             Layer *layer
+        if not self.panel_width:
+            memcpy(packed, source, self.n_packed * size)
+            return
         for l in range(self.depth):
             layer = &self.layers[l]
             self.kernels.gather(
-                <char *> packed + layer.W * size, <const char *> flat + layer.flat_W * size,
-                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, layer.n_prev, layer.n_prev,
+                packed + layer.W * size, source + layer.flat_W * size, self.own_type,
+                layer.n * size, size, NULL, 0, 0, self.panel_width, 0, layer.n_prev, layer.n_prev,
                 layer.n)
             self.kernels.gather(
-                <char *> packed + layer.b * size, <const char *> flat + layer.flat_b * size,
-                source, layer.n * size, size, NULL, 0, 0, self.panel, 0, 1, 1, layer.n)
+                packed + layer.b * size, source + layer.flat_b * size, self.own_type,
+                layer.n * size, size, NULL, 0, 0, self.panel_width, 0, 1, 1, layer.n)
 
-    cdef void _unpack(self, void *flat, const void *packed) noexcept:
+    cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat):
+        """Copy a slot into a flat vector."""
         cdef:
-            Py_ssize_t l, size = 8 if self.double_precision else 4
+            Py_ssize_t l, size = self.itemsize
+            const char *packed = self.packed[slot]
+            char *out = cnp.PyArray_BYTES(flat)
             Layer *layer
+        if not self.panel_width:
+            memcpy(out, packed, self.n_packed * size)
+            return
         for l in range(self.depth):
             layer = &self.layers[l]
             self.kernels.scatter(
-                <char *> flat + layer.flat_W * size, <const char *> packed + layer.W * size,
-                0, layer.n_prev, layer.n_prev, layer.n)
+                out + layer.flat_W * size, packed + layer.W * size, 0, layer.n_prev, layer.n_prev,
+                layer.n)
             self.kernels.scatter(
-                <char *> flat + layer.flat_b * size, <const char *> packed + layer.b * size,
-                0, 1, 1, layer.n)
+                out + layer.flat_b * size, packed + layer.b * size, 0, 1, 1, layer.n)
 
-    def load(self, Update update=None, *, bint transposes=True):
-        """Take the network's parameters in, and the optimizer's state."""
+    cdef _transpose(self):
         cdef:
-            Py_ssize_t l, p, size = 8 if self.double_precision else 4
+            Py_ssize_t l, p
             Layer *layer
-        self.update = update
-        if update is not None:
-            self.rule, self.step_count = update.coefficients, update.step_count
-            for l in range(self.depth):
-                self.layers[l].dropout = update.dropout[l] if l < len(update.dropout) else 0
-            if self.rule.max_norm > 0:
-                self.gradients = self.packed[3]
-        self.parameters = self._packed(self.flat, 0)
-        if update is not None:
-            if len(update.state) > 0:
-                self.state_1 = self._packed(update.state[0], 1)
-            if len(update.state) > 1:
-                self.state_2 = self._packed(update.state[1], 2)
-        if self.panel and transposes:
-            for l in range(1, self.depth):
-                layer = &self.layers[l]
-                for p in range((layer.n + self.panel - 1) // self.panel):
-                    self.kernels.transpose(
-                        <char *> self.transposes + layer.transposed * size,
-                        <char *> self.parameters + layer.W * size, p, 0, layer.n_prev,
-                        layer.n_prev, layer.n)
+        self.is_transposed = True
+        if not self.panel_width:
+            return
+        for l in range(1, self.depth):
+            layer = &self.layers[l]
+            for p in range((layer.n + self.panel_width - 1) // self.panel_width):
+                self.kernels.transpose(
+                    self.transposes + layer.transposed * self.itemsize,
+                    self.packed[<int> PARAMETERS] + layer.W * self.itemsize, p, 0, layer.n_prev,
+                    layer.n_prev, layer.n)
 
-    def store(self):
-        """Write the parameters and the optimizer's state back to where they were taken from."""
-        if self.panel:
-            self._unpack(cnp.PyArray_DATA(self.flat), self.parameters)
-            if len(self.update.state) > 0:
-                self._unpack(cnp.PyArray_DATA(self.update.state[0]), self.state_1)
-            if len(self.update.state) > 1:
-                self._unpack(cnp.PyArray_DATA(self.update.state[1]), self.state_2)
-        self.update = None
+    def is_finite(self, Py_ssize_t n_slots):
+        """Return whether every number in the first slots is finite, padding aside."""
+        cdef:
+            Py_ssize_t slot, l, p, width, columns
+            const char *W
+            Layer *layer
+        for slot in range(n_slots):
+            for l in range(self.depth):
+                layer = &self.layers[l]
+                for p in range((layer.n + self.panel_width - 1) // self.panel_width
+                               if self.panel_width else 1):
+                    width = width_of_panel(self.panel_width, p, layer.n)
+                    columns = min(width, layer.n - p * self.panel_width)
+                    W = self.packed[slot] + (
+                        layer.W + p * self.panel_width * layer.n_prev) * self.itemsize
+                    if not self.kernels.finite(W, layer.n_prev, columns, width):
+                        return False
+                if not self.kernels.finite(
+                        self.packed[slot] + layer.b * self.itemsize, 1, layer.n, layer.n):
+                    return False
+        return True

@@ -1,679 +1,856 @@
 """The step, equations (1) to (6), for a team of threads.
 
-A step has two phases. In the first, the batch is cut into spans of examples, and each goes through
-(1), (3) and (4) for all layers, since W is only read. In the second, every W is cut into tiles, and
-each has its gradient (5) and its update (6) while it is in the cache. Spans and tiles are cut by
-the problem's shape alone and go to whichever thread is free; nothing is ever added up across
-threads, so that the result is the same to the last bit for any number of them.
+A step has two phases. Phase 1 cuts the batch into spans of examples; each span goes through (1), (3)
+and (4) for all layers, since W is only read. Phase 2 cuts every W into tiles; each tile's gradient
+(5) and update (6) run back to back while it is in the cache. Spans and tiles depend on the shapes
+alone and go to whichever thread is free. Nothing is summed across threads, so the result has the same
+bits for any number of them.
 
-The products run on the tiles of csrc/products.h or on BLAS, a table of the same functions.
+The products run on the tiles of csrc/products.h or on BLAS, behind the same table of functions. All
+addresses are bytes and all offsets numbers, so one source serves float32 and float64.
 """
 
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
-from cython cimport floating
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK)
 from libc.math cimport isfinite, sqrt
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
-from nncore._kernels cimport IDENTITY, SOFTMAX, Activation, tables
+from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
-    ADAM, ADD, GRADIENT_DESCENT, MOMENTUM, Examples, Layer, Layout, Rule, Source, Tile, panel_width)
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, Examples, Layer, Layout, Source, Tile, width_of_panel)
 from nncore._tables cimport (
-    NNCORE_FLOAT32, NNCORE_FLOAT64, nncore_float_mode, nncore_flush_subnormals, nncore_mode,
-    nncore_source, nncore_team, nncore_team_assemble, nncore_team_enter, nncore_team_open,
-    nncore_team_stop, nncore_team_stopped, nncore_team_take, nncore_team_wait)
+    NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
+    nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,
+    nncore_team_closed, nncore_team_doze, nncore_team_done, nncore_team_finish,
+    nncore_team_open, nncore_team_rouse, nncore_team_stop,
+    nncore_team_stopped, nncore_team_take, nncore_this_thread)
 
-import threading
+import _thread
+import os
 
 import numpy as np
 
 cnp.import_array()
 
+# The examples of a span: enough to read a tile of W from the cache rarely, few enough for their
+# activations to stay in it. benchmarks/README.md has the measurements.
+cdef enum:
+    SPAN = 32
+    LONG_SPAN = 64
+    LONG_SPAN_BATCH = 256
+    BLAS_SPAN = 64
+    BLAS_SPANS = 8
+    BLAS_OUTPUT_SPAN = 256
+    LEAST_SPAN = 4
+    # A network whose span would hold fewer multiplications takes more examples: calls count, too.
+    LEAST_SPAN_WORK = 400_000
 
-cdef extern from "team.h" nogil:
-    double monotonic_seconds "nncore_seconds"() noexcept
+# How often signals are checked: the clock is read after so many multiplications.
+cdef enum:
+    WATCH_WORK = 10_000_000
+    # What a batch, and a yield while waiting, count for.
+    BATCH_WORK = 1_000
+    YIELD_WORK = 1_000_000
+cdef double WATCH_SECONDS = 0.05
 
 
 cpdef Py_ssize_t span_of(Py_ssize_t batch_size, Py_ssize_t n_parameters, bint blas) noexcept:
-    """Return how many examples a span has: as many spans as share the work out well.
+    """Return how many examples a span has, so that spans share a batch out evenly.
 
-    A tile of W is read from the L2 cache or beyond once per span, which 32 examples are enough to
-    make up for, unless W is so small that the calls themselves count; a small batch is halved, so
-    that two threads have something to do. BLAS packs W anew for every span and wants more.
+    A small batch is halved so that two threads have work. BLAS packs W for every span and needs
+    longer ones. A batch size of 0 stands for outputs alone.
     """
     cdef Py_ssize_t most
+    if batch_size == 0:
+        return BLAS_OUTPUT_SPAN if blas else SPAN
     if blas:
-        most = max(64, (batch_size + 7) // 8)
+        most = max(BLAS_SPAN, (batch_size + BLAS_SPANS - 1) // BLAS_SPANS)
     else:
-        most = max(32 if batch_size <= 256 else 64, 400_000 // max(n_parameters, 1))
-        most = min(most, max((batch_size + 1) // 2, 4))
+        most = max(
+            SPAN if batch_size <= LONG_SPAN_BATCH else LONG_SPAN,
+            LEAST_SPAN_WORK // max(n_parameters, 1))
+        most = min(most, max((batch_size + 1) // 2, LEAST_SPAN))
     cdef Py_ssize_t spans = (batch_size + most - 1) // most
     return (batch_size + spans - 1) // spans if spans else 1
 
 
-# What one run of the team does.
-cdef enum Task:
-    TRAIN
-    GRADIENT
-    EVALUATE
-    PREDICT
+cdef enum Kind:
+    GRADIENT_DESCENT
+    MOMENTUM
+    ADAM
+
+
+# What the items of a phase are: spans that go forward, or forward and back, and tiles.
+cdef enum Phase:
+    FORWARD
+    BACKWARD
+    # (5) and (6) on a tile.
+    FUSED
+    # (5) into the gradient's slot, added to what the batches before left there.
+    ACCUMULATE
+    # (5) into the gradient's slot with the L2 terms, and its squared norm.
+    MEASURED
+    # The L2 terms added to the gradient's slot, and its squared norm.
+    MEASURE
+    # (6) from the gradient's slot.
+    UPDATE
+
+
+cdef struct Rule:
+    Kind kind
+    double learning_rate
+    double weight_decay
+    double momentum
+    bint nesterov
+    double beta_1
+    double beta_2
+    double epsilon
+    bint epsilon_uncorrected
+    double penalty
+    double max_norm
+    uint64_t dropout_seed
 
 
 cdef class Workspace(Layout):
-    """What takes a network's batches through its layers: a `Layout` and a team of threads."""
+    """A `Layout` and the code that takes batches through it.
+
+    The slots hold the parameters and the optimizer's state from one call to the next; `load` and
+    `write_back` exchange them with flat vectors.
+    """
 
     cdef:
+        public Py_ssize_t step_count
+        nncore_team team
+        # A lock per worker to sleep on; none while this thread works alone.
+        PyThread_type_lock *locks
+        cnp.ndarray lock_array, asleep_array
+        list running
+        object process
+        bint has_workers
+        Rule rule
+        # The phase, and the batch that it works on.
+        Phase phase
+        Py_ssize_t first, n_rows
+        double weight, scale, beta, clipping, decay
+        double step_size, epsilon
+        # The run.
+        Examples examples
+        const Py_ssize_t *order
+        Py_ssize_t n_order
+        bint rows_in_place, drops, checks_rows
+        uint64_t dropout_step, first_example
+        double total
+        char **outs
+        # Of each span.
         double *losses
         double *weights
-        object sums
-        nncore_team team
-        nncore_mode float_mode
-        Task task
-        Examples examples
-        Source X
-        Source targets
-        const Py_ssize_t *classes
-        const void *all_weights
-        const Py_ssize_t *order
-        bint rows_in_place
-        double limit
-        Py_ssize_t n_examples, batch
-        double *batch_losses
-        double scale, beta
-        double total
-        void *out
+        cnp.ndarray span_sums, out_array
+        # Of the leader, which looks for signals.
+        nncore_float_mode float_mode
+        Py_ssize_t work
+        double seconds
         object failure
+        bint interrupted
 
-    # What a team does.
+    def __init__(self, architecture, batch_size, span, n_threads, blas):
+        super().__init__(architecture, batch_size, span, n_threads, blas)
+        self.out_array = np.zeros(self.depth, dtype=np.intp)
+        self.outs = <char **> cnp.PyArray_DATA(self.out_array)
 
-    def train(
-        self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
-        double[:, ::1] batch_losses=None,
-    ):
-        """Run the steps of an epoch; return the sum of the examples' losses.
+    def configure(self, rule, options):
+        """Set the rule (6), an `optimizers.Rule`, and the `StepOptions` of the steps to come."""
+        cdef Py_ssize_t l
+        kinds = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
+        self.rule = Rule(
+            kinds[rule.kind], rule.learning_rate, rule.weight_decay, rule.momentum, rule.nesterov,
+            rule.beta_1, rule.beta_2, rule.epsilon, rule.epsilon_uncorrected, rule.penalty,
+            options.max_norm, options.dropout_seed)
+        self.drops = any(options.dropout)
+        for l in range(self.depth):
+            self.layers[l].dropout_rate = (
+                options.dropout[l] if l < len(options.dropout) else 0)
 
-        Batches are cut from the examples in `order`, or as they lie where `order` is None. The
-        losses are those before each step. A batch whose loss is not finite ends the epoch with the
-        parameters as they were before it; so does Ctrl-C, which raises KeyboardInterrupt.
+    # The team.
 
-        With `batch_losses`, of shape (n_batches, 2), each row takes its batch's mean loss and the
-        penalty's part in the mean, zeros if the batch has no weight; a loss that is not finite
-        then ends nothing.
+    def open_team(self):
+        """Start the workers; the calling thread leads them.
+
+        A worker is started without waiting for it. If the system has no more threads, fewer do the
+        same work.
         """
-        self._prepare(TRAIN, examples, batch_size)
-        if order is not None:
-            self.order = &order[0]
-        if batch_losses is not None:
-            self.batch_losses = &batch_losses[0, 0]
+        cdef int rank
+        self.lock_array = np.zeros(self.n_threads, dtype=np.uintp)
+        self.asleep_array = np.zeros(self.n_threads, dtype=np.intc)
+        self.locks = <PyThread_type_lock *> cnp.PyArray_DATA(self.lock_array)
+        nncore_team_open(&self.team, cnp.PyArray_DATA(self.asleep_array))
+        self.running = []
+        self.process = os.getpid()
         try:
-            self._run_team()
-        finally:
-            self.update.step_count = self.step_count
-        return self.total
-
-    def add_gradient(
-        self, cnp.ndarray out not None, Examples examples not None, double scale,
-    ):
-        """Set `out` to scale times the gradient of the examples' summed loss; return that sum."""
-        self._prepare(GRADIENT, examples, self.batch_size)
-        self.gradients = self._packed(out, 3)
-        self.scale = scale
-        self._run_team()
-        if self.panel:
-            self._unpack(cnp.PyArray_DATA(out), self.gradients)
-        return self.total
-
-    def total_loss(self, Examples examples not None):
-        """Return the sum of weight times loss over the examples."""
-        self._prepare(EVALUATE, examples, examples.n)
-        self._run_team()
-        return self.total
-
-    def predict(
-        self, cnp.ndarray out not None, Examples examples not None, *, double limit=0.0,
-    ):
-        """Write the outputs of the examples into the rows of `out`; return whether that was done.
-
-        With `limit` > 0, for which X must be contiguous floats, its rows are looked through in
-        passing, and what is not within ±limit, NaN included, ends the work.
-        """
-        self._prepare(PREDICT, examples, examples.n)
-        self.out = cnp.PyArray_DATA(out)
-        self.limit = limit
-        self._run_team()
-        return not nncore_team_stopped(&self.team)
-
-    cdef _prepare(self, Task task, Examples examples, Py_ssize_t batch):
-        cdef:
-            Py_ssize_t n_spans = (batch + self.span - 1) // self.span
-            Py_ssize_t size = 8 if self.double_precision else 4
-        self.task = task
-        self.examples = examples  # keeps alive what is pointed to
-        self.n_examples = examples.n
-        self.X, self.targets = examples.X, examples.Y
-        self.classes, self.all_weights = examples.classes, examples.sample_weight
-        self.order = NULL
-        self.limit = 0
-        # Rows that are of use once only need not be laid out in panels, if they can be read.
-        self.rows_in_place = (
-            self.panel > 0 and (task == EVALUATE or task == PREDICT)
-            and self.X.type == (NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32)
-            and self.X.column_stride == size and self.X.row_stride > 0
-            and self.X.row_stride % size == 0 and <Py_ssize_t> self.X.data % size == 0)
-        self.batch_losses = NULL
-        self.batch = batch
-        self.total = 0
-        self.failure = None
-        if self.sums is None or len(self.sums) < 2 * n_spans:
-            self.sums = np.empty(2 * n_spans)
-        self.losses = <double *> cnp.PyArray_DATA(self.sums)
-        self.weights = self.losses + n_spans
-
-    cdef _run_team(self):
-        """Let the members loose on the task; this thread is the first of them."""
-        cdef int members = 0
-        workers = []
-        nncore_team_assemble(&self.team)
-        try:
-            for rank in range(1, self.n_members):
-                worker = threading.Thread(target=self._join_team, args=(rank,))
+            for rank in range(1, self.n_threads):
+                self.locks[rank] = PyThread_allocate_lock()
+                if self.locks[rank] == NULL:
+                    break
+                PyThread_acquire_lock(self.locks[rank], WAIT_LOCK)
+                running = _thread.allocate_lock()
+                running.acquire()
                 try:
-                    worker.start()
+                    _thread.start_new_thread(self._join_team, (rank, running))
                 except RuntimeError:
-                    break  # no more threads are to be had; fewer do the same work
-                workers.append(worker)
-            members = len(workers) + 1
-            with nogil:
-                nncore_team_open(&self.team, members)
-                _run(self, 0)
+                    break
+                self.running.append(running)
+        except BaseException:
+            self.close_team()
+            raise
+        self.has_workers = True
+
+    def _join_team(self, int rank, running):
+        try:
+            # A green thread on the leader's own thread cannot help, and would never return.
+            if nncore_this_thread() != self.team.leader:
+                with nogil:
+                    _work(self, rank)
         finally:
-            if members == 0:
-                nncore_team_open(&self.team, 0)
-            for worker in workers:
-                worker.join()
-            self.examples = None
-        failure, self.failure = self.failure, None
+            running.release()
+
+    def close_team(self):
+        """Make the workers leave, and wait until all have. A signal's exception is raised after."""
+        cdef int rank
+        failure = None
+        nncore_team_close(&self.team)
+        self.has_workers = True
+        _wake(self)
+        self.has_workers = False
+        # A forked process has no workers.
+        for running in self.running if self.process == os.getpid() else ():
+            while True:
+                try:
+                    running.acquire()
+                    break
+                except BaseException as error:
+                    failure = failure or error
+        for rank in range(1, self.n_threads):
+            if self.locks[rank] != NULL:
+                PyThread_free_lock(self.locks[rank])
+        self.running = []
         if failure is not None:
             raise failure
 
-    def _join_team(self, int rank):
+    # The runs.
+
+    def train(
+        self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
+        Py_ssize_t begin, Py_ssize_t end, double[:, ::1] sums, bint keep_going,
+    ):
+        """Make the steps of a range of examples; return the index of the first one not used.
+
+        Batches are cut from the examples begin to end, taken in `order` or, if it is None, as they
+        lie. A row of `sums`, of shape (n_batches, 3), receives a batch's loss before its step,
+        summed with the examples' weights; the sum of these weights; and the ‖W‖² before the step
+        if the rule has a penalty. A batch without weight makes no step.
+
+        A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C
+        ends it after a whole step and raises what the signal handler raised.
+        """
+        cdef Py_ssize_t done
+        self._begin(examples, order, min(batch_size, end - begin))
+        self.dropout_step = self.step_count
         with nogil:
-            if nncore_team_enter(&self.team):
-                _run(self, rank)
+            done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
+        self._end()
+        return done
+
+    def gradient(
+        self, cnp.ndarray out not None, Examples examples not None, double scale, *,
+        bint dropout=False, uint64_t step=0, uint64_t first_example=0,
+    ):
+        """Set `out` to `scale` times the gradient of the examples' summed loss; return that sum.
+
+        With `dropout`, units are dropped as in the step number `step`, where the
+        examples follow `first_example` others of the same batch.
+        """
+        cdef bint drops = self.drops
+        self._begin(examples, None, self.batch_size)
+        self.scale = scale
+        self.dropout_step, self.first_example = step, first_example
+        self.drops = dropout and drops
+        with nogil:
+            _gradient(self)
+        self.drops = drops
+        self._end()
+        self._unpack(GRADIENT, out)
+        return self.total
+
+    def update(self, cnp.ndarray gradient not None, double weight):
+        """Apply (6) for the mean gradient of examples with that sum of weights."""
+        self._pack(GRADIENT, gradient)
+        self._begin(None, None, 0)
+        self.weight = weight
+        with nogil:
+            _update_all(self)
+        self._end()
+
+    def total_loss(self, Examples examples not None):
+        """Return the sum of weight times loss over the examples."""
+        self._begin(examples, None, examples.n)
+        self._choose_rows_in_place()
+        with nogil:
+            _forward_all(self)
+        self._end()
+        return self.total
+
+    def predict(self, list outs not None, Examples examples not None, bint check):
+        """Write each layer's activations into an array of `outs`, or nowhere where it is None.
+
+        With `check`, an input that is not finite in the network's dtype ends the run early. Return
+        whether all were finite.
+        """
+        cdef Py_ssize_t l
+        for l in range(self.depth):
+            self.outs[l] = NULL if outs[l] is None else cnp.PyArray_BYTES(outs[l])
+        self._begin(examples, None, examples.n)
+        self._choose_rows_in_place()
+        self.checks_rows = check
+        with nogil:
+            _forward_all(self)
+        for l in range(self.depth):
+            self.outs[l] = NULL
+        self._end()
+        return not nncore_team_stopped(&self.team)
+
+    cdef _begin(self, Examples examples, const Py_ssize_t[::1] order, Py_ssize_t batch):
+        cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
+        self.examples = examples
+        self.order, self.n_order = NULL, 0
+        if order is not None:
+            self.order, self.n_order = &order[0], order.shape[0]
+        self.rows_in_place = self.checks_rows = False
+        self.first_example = 0
+        self.total = 0
+        if self.span_sums is None or len(self.span_sums) < 2 * n_spans:
+            self.span_sums = np.empty(2 * n_spans)
+        self.losses = <double *> cnp.PyArray_DATA(self.span_sums)
+        self.weights = self.losses + n_spans
+        self.failure = None
+        self.interrupted = False
+        nncore_team_stop(&self.team, 0)
+        self.work, self.seconds = 0, nncore_seconds()
+
+    cdef _choose_rows_in_place(self):
+        """Rows that are read once need not be laid out in panels, if they have the right type."""
+        cdef Source X = self.examples.X
+        self.rows_in_place = (
+            self.panel_width > 0 and X.type == self.own_type and X.column_stride == self.itemsize
+            and X.row_stride > 0 and X.row_stride % self.itemsize == 0
+            and <Py_ssize_t> X.data % self.itemsize == 0)
+
+    cdef _end(self):
+        failure, self.failure, self.examples = self.failure, None, None
+        if failure is not None:
+            raise failure
 
 
-cdef int _look_for_signals(Workspace w) noexcept with gil:
-    """Whether a signal's handler raised, Ctrl-C's say; the exception is kept for `_run_team`."""
+# The leader: it opens phases one after the other.
+
+cdef Py_ssize_t _train(
+    Workspace w, Py_ssize_t batch_size, Py_ssize_t begin, Py_ssize_t end, double *sums,
+    bint keep_going,
+) noexcept nogil:
+    w.float_mode = nncore_flush_subnormals()
+    while begin < end:
+        _backward(w, begin, min(batch_size, end - begin), sums)
+        if w.interrupted:
+            break
+        sums[2] = 0
+        if not (isfinite(sums[0]) or keep_going):
+            begin += w.n_rows
+            break
+        if w.weight != 0:
+            _step(w)
+            if w.rule.penalty > 0:
+                sums[2] = _sum(w.weight_squares, w.n_tiles)
+        begin += w.n_rows
+        sums += 3
+        if w.interrupted:
+            break
+    nncore_set_float_mode(w.float_mode)
+    return begin
+
+
+cdef void _gradient(Workspace w) noexcept nogil:
+    cdef:
+        Py_ssize_t begin = 0, n = w.examples.n
+        double[2] sums
+    w.float_mode = nncore_flush_subnormals()
+    while begin < n and not w.interrupted:
+        _backward(w, begin, min(w.batch_size, n - begin), sums)
+        if w.interrupted:
+            break
+        w.total += sums[0]
+        w.beta = 0 if begin == 0 else 1
+        _run_phase(w, ACCUMULATE, w.n_tiles)
+        w.first_example += w.n_rows
+        begin += w.n_rows
+    nncore_set_float_mode(w.float_mode)
+
+
+cdef void _update_all(Workspace w) noexcept nogil:
+    w.float_mode = nncore_flush_subnormals()
+    _count_step(w)
+    if w.rule.max_norm > 0:
+        _run_phase(w, MEASURE, w.n_tiles)
+        _clip(w)
+    _run_phase(w, UPDATE, w.n_tiles)
+    nncore_set_float_mode(w.float_mode)
+
+
+cdef void _forward_all(Workspace w) noexcept nogil:
+    """FORWARD for any number of examples, each thread in a span's rows of its own."""
+    cdef Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
+    w.float_mode = nncore_flush_subnormals()
+    w.first, w.n_rows = 0, w.examples.n
+    _run_phase(w, FORWARD, n_spans)
+    w.total = _sum(w.losses, n_spans)
+    nncore_set_float_mode(w.float_mode)
+
+
+cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *sums) noexcept nogil:
+    """Phase 1 of a batch, and its sums of losses and weights."""
+    cdef Py_ssize_t n_spans = (n_rows + w.span - 1) // w.span
+    w.first, w.n_rows = first, n_rows
+    _run_phase(w, BACKWARD, n_spans)
+    _watch(w, BATCH_WORK)
+    sums[0], sums[1] = _sum(w.losses, n_spans), _sum(w.weights, n_spans)
+    w.weight = sums[1]
+
+
+cdef void _step(Workspace w) noexcept nogil:
+    """Phase 2 of a batch. A limit of the gradient's norm splits it: all gradients, then updates."""
+    _count_step(w)
+    if w.rule.max_norm > 0:
+        _run_phase(w, MEASURED, w.n_tiles)
+        _clip(w)
+        _run_phase(w, UPDATE, w.n_tiles)
+    else:
+        _run_phase(w, FUSED, w.n_tiles)
+    w.dropout_step = w.step_count
+
+
+cdef void _count_step(Workspace w) noexcept nogil:
+    """Set what a step shares among its tiles: Adam's corrected means and the L2 terms' factor."""
+    cdef double correction
+    w.step_count += 1
+    w.clipping = 1
+    w.decay = w.rule.weight_decay + w.rule.penalty / w.weight
+    if w.rule.kind == ADAM:
+        correction = sqrt(1 - w.rule.beta_2 ** w.step_count)
+        w.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** w.step_count)
+        w.epsilon = w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction)
+
+
+cdef void _clip(Workspace w) noexcept nogil:
+    """Set the factor that scales a long gradient to the limit. The L2 terms are part of it."""
+    cdef double squares = _sum(w.gradient_squares, w.n_tiles)
+    if squares > w.rule.max_norm ** 2:
+        w.clipping = w.rule.max_norm / sqrt(squares)
+    w.decay = 0
+
+
+cdef inline double _sum(const double *x, Py_ssize_t count) noexcept nogil:
+    cdef:
+        Py_ssize_t i
+        double total = 0
+    for i in range(count):
+        total += x[i]
+    return total
+
+
+cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogil:
+    """Work on the items of a phase, with the workers that are there, until all are finished."""
+    cdef:
+        Py_ssize_t i
+        int spins = 0
+    w.phase = phase
+    if not w.has_workers:
+        for i in range(n_items):
+            _item(w, i, 0)
+            if nncore_team_stopped(&w.team):
+                return
+        return
+    nncore_team_begin(&w.team, n_items)
+    _wake(w)
+    i = nncore_team_take(&w.team)
+    while i >= 0:
+        if not nncore_team_stopped(&w.team):
+            _item(w, i, 0)
+        nncore_team_finish(&w.team)
+        i = nncore_team_take(&w.team)
+    while not nncore_team_done(&w.team):
+        nncore_pause(spins)
+        spins += 1
+        if spins > NNCORE_SPINS:
+            spins = NNCORE_SPINS
+            _watch(w, YIELD_WORK)
+
+
+cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+    if w.phase <= BACKWARD:
+        _span(w, i, rank)
+        if rank == 0:
+            _watch(w, w.span * w.n_packed)
+    elif w.phase == UPDATE:
+        _update_tile(w, &w.tiles[i])
+    else:
+        _gradient_tile(w, &w.tiles[i], i, rank)
+
+
+cdef void _watch(Workspace w, Py_ssize_t work) noexcept nogil:
+    """Check for signals every 50 ms; if a handler raised, stop before the next update."""
+    cdef double now
+    w.work += work
+    if w.work < WATCH_WORK:
+        return
+    w.work = 0
+    now = nncore_seconds()
+    if now - w.seconds < WATCH_SECONDS or w.interrupted:
+        return
+    w.seconds = now
+    # A handler finds arithmetic as it was before the run.
+    nncore_set_float_mode(w.float_mode)
+    w.interrupted = _check_signals(w)
+    nncore_flush_subnormals()
+    # Spans may be abandoned; tiles that change the parameters may not.
+    if w.interrupted and w.phase <= BACKWARD:
+        nncore_team_stop(&w.team, 1)
+
+
+cdef bint _check_signals(Workspace w) noexcept with gil:
+    """Return whether a signal's handler raised; `_end` raises the exception again."""
     try:
         PyErr_CheckSignals()
     except BaseException as error:
         w.failure = error
-        return 1
-    return 0
+        return True
+    return False
 
 
-cdef struct Watch:
-    # Multiplications since the clock was read last, and when signals were looked for.
-    Py_ssize_t work
-    double seconds
+# The workers.
+
+cdef void _work(Workspace w, int rank) noexcept nogil:
+    cdef:
+        nncore_float_mode mode = nncore_flush_subnormals()
+        Py_ssize_t i
+        int spins = 0
+    while True:
+        i = nncore_team_take(&w.team)
+        if i >= 0:
+            if not nncore_team_stopped(&w.team):
+                _item(w, i, rank)
+            nncore_team_finish(&w.team)
+            spins = 0
+        elif nncore_team_closed(&w.team):
+            break
+        elif spins < NNCORE_SPINS + NNCORE_YIELDS:
+            nncore_pause(spins)
+            spins += 1
+        else:
+            # The leader is busy with something else than the step, a callback for instance.
+            if nncore_team_doze(&w.team, rank):
+                PyThread_acquire_lock(w.locks[rank], WAIT_LOCK)
+            spins = 0
+    nncore_set_float_mode(mode)
 
 
-# What a batch costs beside its multiplications, in such: where there are more threads than cores, a
-# barrier may take as long as the system lets others run.
-cdef enum:
-    BATCH_WORK = 1_000
-    BARRIER_WORK = 1_000_000
+cdef void _wake(Workspace w) noexcept nogil:
+    cdef int rank
+    if w.has_workers:
+        for rank in range(1, w.n_threads):
+            if nncore_team_rouse(&w.team, rank):
+                PyThread_release_lock(w.locks[rank])
 
 
-cdef bint _interrupted(Workspace w, int rank, Watch *watch, Py_ssize_t work) noexcept nogil:
-    """Look for signals every 50 ms, in the first member only, and stop the team if one raised."""
-    cdef double now
-    cdef bint interrupted
-    if rank != 0:
-        return False
-    watch.work += work
-    if watch.work < 10_000_000:
-        return False
-    watch.work = 0
-    now = monotonic_seconds()
-    if now - watch.seconds < 0.05:
-        return False
-    watch.seconds = now
-    # A handler finds arithmetic as it was before the run.
-    nncore_float_mode(w.float_mode)
-    interrupted = _look_for_signals(w)
-    nncore_flush_subnormals()
-    if not interrupted:
-        return False
-    nncore_team_stop(&w.team)
+# Phase 1.
+
+cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+    """(1) to (4) for span i of the batch."""
+    cdef:
+        Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
+        Py_ssize_t first = w.first + i * w.span
+        Py_ssize_t n_rows = min(w.span, w.n_rows - i * w.span)
+        # Where the span's rows are in the workspace.
+        Py_ssize_t row = rank * w.span if w.phase == FORWARD else i * w.span
+        Py_ssize_t row_out = row * w.n_out * size
+        Source X = w.examples.X
+        char *examples = w.activations + w.layers[0].A_prev * size
+        char *parameters = w.packed[<int> PARAMETERS]
+        const char *A_prev
+        char *A
+        char *delta
+        char *outputs
+        char *output_deltas
+        const void *sample_weight = NULL
+        Layer *layer
+        Layer *last = &w.layers[w.depth - 1]
+        # The panel of a single output is a row-major array, too.
+        bint is_row_major = w.panel_width == 0 or w.n_out == 1
+        Activation activation
+    if w.rows_in_place:
+        A_prev = X.data + (first - row) * X.row_stride
+        A_stride = X.row_stride // size
+        if w.checks_rows and not w.kernels.finite(
+                A_prev + row * X.row_stride, n_rows, w.n_in, A_stride):
+            nncore_team_stop(&w.team, 1)
+            return
+    else:
+        A_prev = examples
+        w.kernels.gather(
+            examples, X.data, X.type, X.row_stride, X.column_stride, w.order, w.n_order, first,
+            w.panel_width or w.n_in, row, n_rows, capacity, w.n_in)
+        if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
+            nncore_team_stop(&w.team, 1)
+            return
+    for l in range(w.depth):
+        layer = &w.layers[l]
+        # Softmax needs whole rows, so in panels it waits until they are row-major.
+        activation = layer.activation
+        if activation == SOFTMAX and not is_row_major:
+            activation = IDENTITY
+        A = w.activations + layer.A * size
+        w.kernels.forward(
+            A, A_prev, A_stride, parameters + layer.W * size, parameters + layer.b * size,
+            activation, row, n_rows, capacity, layer.n_prev, layer.n)
+        if w.drops and w.phase == BACKWARD and layer.dropout_rate > 0:
+            w.kernels.dropout(
+                A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1,
+                w.first_example, w.panel_width or layer.n, row, n_rows, capacity, layer.n)
+        if w.outs[l] != NULL:
+            _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
+        A_prev = A
+        A_stride = 0
+
+    if w.outs[w.depth - 1] != NULL:
+        if not is_row_major and last.activation == SOFTMAX:
+            w.kernels.bias_activation(
+                w.outs[w.depth - 1] + first * w.n_out * size, NULL, SOFTMAX, n_rows, w.n_out)
+        return
+    if w.examples.classes == NULL and w.examples.Y.data == NULL:
+        return
+    outputs = w.activations + last.A * size + row_out
+    if not is_row_major:
+        outputs = w.outputs + row_out
+        _copy_rows(w, outputs, w.activations + last.A * size, row, n_rows, w.n_out)
+        if last.activation == SOFTMAX:
+            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+    _gather_targets(w, w.Y + row_out, first, n_rows)
+    w.weights[i] = n_rows
+    if w.examples.sample_weight != NULL:
+        sample_weight = w.sample_weight + row * size
+        w.weights[i] = w.kernels.gather_weights(
+            <void *> sample_weight, w.examples.sample_weight, w.order, first, n_rows)
+    w.losses[i] = w.kernels.loss(
+        outputs, w.Y + row_out, sample_weight, w.loss, n_rows, w.n_out)
+    if w.phase == FORWARD:
+        return
+
+    delta = w.deltas + last.A * size
+    output_deltas = (delta if is_row_major else w.output_deltas) + row_out
+    w.kernels.output_delta(
+        output_deltas, outputs, w.Y + row_out, sample_weight, w.loss, last.activation, n_rows,
+        w.n_out)
+    if not is_row_major:
+        w.kernels.gather(
+            delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
+            row, n_rows, capacity, w.n_out)
+    for l in range(w.depth - 1, 0, -1):
+        _delta(w, l, row, n_rows)
+
+
+cdef void _delta(Workspace w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) noexcept nogil:
+    """(4) from layer l + 1, at index l, to layer l."""
+    cdef:
+        Py_ssize_t size = w.itemsize
+        Layer *layer = &w.layers[l]
+        Layer *before = &w.layers[l - 1]
+        bint drops = w.drops and before.dropout_rate > 0
+        char *delta_prev = w.deltas + layer.A_prev * size
+        const char *A_prev = w.activations + layer.A_prev * size
+        const char *W = (
+            w.transposes + layer.transposed * size if w.panel_width
+            else w.packed[<int> PARAMETERS] + layer.W * size)
+    w.kernels.delta(
+        delta_prev, w.deltas + layer.A * size, W, A_prev,
+        IDENTITY if drops else before.activation, row, n_rows, w.capacity, layer.n_prev, layer.n)
+    if drops:
+        w.kernels.dropout_derivative(
+            delta_prev, A_prev, before.activation, before.dropout_rate, w.rule.dropout_seed,
+            w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
+            w.capacity, layer.n_prev)
+
+
+cdef bint _panels_are_finite(
+    Workspace w, const char *A, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Whether a span's gathered examples are finite, padding aside."""
+    cdef Py_ssize_t column = 0, width
+    while column < w.n_in:
+        width = width_of_panel(
+            w.panel_width, column // w.panel_width if w.panel_width else 0, w.n_in)
+        if not w.kernels.finite(
+                A + (column * w.capacity + row * width) * w.itemsize, n_rows,
+                min(width, w.n_in - column), width):
+            return False
+        column += width
     return True
 
 
-cdef void _run(Workspace w, int rank) noexcept nogil:
-    cdef nncore_mode mode = nncore_flush_subnormals()
-    if rank == 0:
-        w.float_mode = mode
-    if w.double_precision:
-        if w.task == TRAIN or w.task == GRADIENT:
-            _run_batches(w, rank, <double *> w.parameters)
-        else:
-            _run_spans(w, rank, <double *> w.parameters)
-    else:
-        if w.task == TRAIN or w.task == GRADIENT:
-            _run_batches(w, rank, <float *> w.parameters)
-        else:
-            _run_spans(w, rank, <float *> w.parameters)
-    nncore_float_mode(mode)
-
-
-cdef void _run_batches(Workspace w, int rank, const floating *_) noexcept nogil:
-    """TRAIN and GRADIENT: both phases, batch after batch."""
-    cdef:
-        Py_ssize_t start = 0, N, n_spans, i, row
-        Py_ssize_t step = w.step_count
-        double loss, weight, squares, clipping
-        AdamStep adam
-        Watch watch = Watch(0, monotonic_seconds())
-    while start < w.n_examples:
-        N = min(w.batch, w.n_examples - start)
-        n_spans = (N + w.span - 1) // w.span
-        i = nncore_team_take(&w.team)
-        while i < n_spans and not nncore_team_stopped(&w.team):
-            row = i * w.span
-            _span(w, start + row, row, min(w.span, N - row), i, _)
-            _interrupted(w, rank, &watch, min(w.span, N - row) * w.n_packed)
-            i = nncore_team_take(&w.team)
-        _interrupted(w, rank, &watch, BATCH_WORK if w.team.members == 1 else BARRIER_WORK)
-        nncore_team_wait(&w.team)
-        if nncore_team_stopped(&w.team):
-            return
-
-        loss = weight = 0
-        for i in range(n_spans):
-            loss += w.losses[i]
-            weight += w.weights[i]
-        if rank == 0:
-            w.total = w.total + loss
-        if not isfinite(loss) and w.task == TRAIN and w.batch_losses == NULL:
-            return
-        # A batch of examples that weigh nothing has no mean to descend.
-        if weight > 0 or w.task == GRADIENT:
-            step += 1
-            adam = _adam_step(w, step)
-            i = nncore_team_take(&w.team)
-            if w.task == TRAIN and w.rule.max_norm > 0:
-                while i < w.n_tiles:
-                    _gradient_tile(w, &w.tiles[i], N, weight, _)
-                    i = nncore_team_take(&w.team)
-                nncore_team_wait(&w.team)
-                clipping = _clipping(w)
-                i = nncore_team_take(&w.team)
-                while i < w.n_tiles:
-                    _update_tile(w, &w.tiles[i], &adam, clipping, _)
-                    i = nncore_team_take(&w.team)
-            else:
-                while i < w.n_tiles:
-                    _tile(w, rank, &w.tiles[i], N, weight, &adam, 0 if start == 0 else 1, _)
-                    i = nncore_team_take(&w.team)
-            if rank == 0:
-                w.step_count = step
-        nncore_team_wait(&w.team)
-        if rank == 0 and w.batch_losses != NULL:
-            # The next barrier keeps the others from the next batch's squares.
-            squares = 0
-            if w.rule.penalty > 0:
-                for i in range(w.n_tiles):
-                    squares += w.squares[i]
-            w.batch_losses[2 * (start // w.batch)] = loss / weight if weight > 0 else 0
-            w.batch_losses[2 * (start // w.batch) + 1] = (
-                0.5 * w.rule.penalty * squares / weight if weight > 0 else 0)
-        start += N
-
-
-cdef struct AdamStep:
-    double step_size
-    double epsilon
-
-
-cdef AdamStep _adam_step(Workspace w, Py_ssize_t step) noexcept nogil:
-    """Adam's corrected means m/(1 - β₁ᵗ) and v/(1 - β₂ᵗ), taken out of the loop over parameters."""
-    cdef AdamStep adam = AdamStep(0, 0)
-    cdef double correction
-    if w.rule.rule == ADAM:
-        correction = sqrt(1 - w.rule.beta_2 ** step)
-        adam.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** step)
-        adam.epsilon = w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction)
-    return adam
-
-
-cdef void _run_spans(Workspace w, int rank, const floating *_) noexcept nogil:
-    """EVALUATE and PREDICT: the first phase only, each member in a span of its own."""
-    cdef:
-        Py_ssize_t n_spans = (w.n_examples + w.span - 1) // w.span
-        Py_ssize_t i = nncore_team_take(&w.team), first
-        Watch watch = Watch(0, monotonic_seconds())
-    while i < n_spans and not nncore_team_stopped(&w.team):
-        first = i * w.span
-        _span(w, first, rank * w.span, min(w.span, w.n_examples - first), i, _)
-        _interrupted(w, rank, &watch, w.span * w.n_packed)
-        i = nncore_team_take(&w.team)
-    nncore_team_wait(&w.team)
-    if rank == 0 and w.task == EVALUATE:
-        for i in range(n_spans):
-            w.total = w.total + w.losses[i]
-
-
-cdef void _span(
-    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t i,
-    const floating *_,
+cdef inline void _copy_rows(
+    Workspace w, char *out, const char *A, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t n,
 ) noexcept nogil:
-    """The first phase, (1) to (4), for the examples from `first` on, in rows `row` and on."""
-    cdef:
-        Py_ssize_t l, A_stride = 0, capacity = w.capacity
-        const floating *A_prev
-        Layer *layer
-        Layer *last = &w.layers[w.depth - 1]
-        floating *activations = <floating *> w.activations
-        floating *deltas = <floating *> w.deltas
-        const floating *parameters = <const floating *> w.parameters
-        floating *outputs
-        floating *output_deltas = <floating *> w.output_deltas + row * w.n_out
-        const floating *Y
-        const floating *sample_weight
-        nncore_source own = NNCORE_FLOAT64 if floating is double else NNCORE_FLOAT32
-        # A single output's panel is a plain array, too.
-        bint plain = w.panel == 0 or w.n_out == 1
-    if w.limit > 0 and not _within(w, first, n_rows):
-        nncore_team_stop(&w.team)
-        return
-    if w.rows_in_place:
-        A_prev = <const floating *> (w.X.data + (first - row) * w.X.row_stride)
-        A_stride = w.X.row_stride // <Py_ssize_t> sizeof(floating)
+    """Copy a span's rows of a layer to a row-major array."""
+    if w.panel_width:
+        w.kernels.scatter(out, A, row, n_rows, w.capacity, n)
     else:
-        A_prev = activations + w.layers[0].A_prev
+        memcpy(out, A + row * n * w.itemsize, n_rows * n * w.itemsize)
+
+
+cdef inline void _gather_targets(
+    Workspace w, char *Y, Py_ssize_t first, Py_ssize_t n_rows,
+) noexcept nogil:
+    cdef Source source = w.examples.Y
+    if w.examples.classes != NULL:
+        w.kernels.one_hot(Y, w.examples.classes, w.order, first, n_rows, w.n_out)
+    else:
         w.kernels.gather(
-            activations + w.layers[0].A_prev, w.X.data, w.X.type, w.X.row_stride,
-            w.X.column_stride, w.order, w.n_examples, first, w.panel or w.n_in, row, n_rows,
-            capacity, w.n_in)
-    for l in range(w.depth):
-        layer = &w.layers[l]
-        w.kernels.forward(
-            activations + layer.A, A_prev, A_stride, parameters + layer.W, parameters + layer.b,
-            layer.activation if plain else _in_panels(layer.activation), row, n_rows, capacity,
-            layer.n_prev, layer.n)
-        if w.task == TRAIN and layer.dropout > 0:
-            w.kernels.dropout(
-                activations + layer.A, layer.dropout, w.rule.dropout_seed, w.step_count, l + 1, 0,
-                w.panel or layer.n, row, n_rows, capacity, layer.n)
-        A_prev = activations + layer.A
-        A_stride = 0
-
-    # What compares outputs with targets takes a row as a whole, and so a plain array.
-    if not plain or w.task == PREDICT:
-        if w.task == PREDICT:
-            outputs = <floating *> w.out + first * w.n_out
-        else:
-            outputs = <floating *> w.outputs + row * w.n_out
-        _plain_rows(w, outputs, activations + last.A, row, n_rows)
-        if not plain and last.activation == SOFTMAX:
-            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
-    else:
-        outputs = activations + last.A + row * w.n_out
-    if w.task == PREDICT:
-        return
-    Y = _targets(w, first, row, n_rows, _)
-    sample_weight = _weights(w, first, row, n_rows, i, _)
-    w.losses[i] = w.kernels.loss(outputs, Y, sample_weight, w.loss, n_rows, w.n_out)
-    if w.task == EVALUATE:
-        return
-
-    if plain:
-        output_deltas = deltas + last.A + row * w.n_out
-    w.kernels.output_delta(
-        output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
-    if not plain:
-        w.kernels.gather(
-            deltas + last.A, output_deltas, own, w.n_out * sizeof(floating), sizeof(floating),
-            NULL, 0, 0, w.panel, row, n_rows, capacity, w.n_out)
-    for l in range(w.depth - 1, 0, -1):
-        layer = &w.layers[l]
-        w.kernels.delta(
-            deltas + layer.A_prev, deltas + layer.A,
-            <const floating *> w.transposes + layer.transposed if w.panel
-            else <const floating *> (parameters + layer.W),
-            activations + layer.A_prev,
-            IDENTITY if w.task == TRAIN and w.layers[l - 1].dropout > 0
-            else w.layers[l - 1].activation, row, n_rows, capacity, layer.n_prev, layer.n)
-        if w.task == TRAIN and w.layers[l - 1].dropout > 0:
-            w.kernels.dropout_derivative(
-                deltas + layer.A_prev, activations + layer.A_prev, w.layers[l - 1].activation,
-                w.layers[l - 1].dropout, w.rule.dropout_seed, w.step_count, l, 0,
-                w.panel or layer.n_prev, row, n_rows, capacity, layer.n_prev)
+            Y, source.data, source.type, source.row_stride, source.column_stride, w.order,
+            w.n_order, first, w.n_out, 0, n_rows, n_rows, w.n_out)
 
 
-cdef bint _within(Workspace w, Py_ssize_t first, Py_ssize_t n_rows) noexcept nogil:
-    """Whether rows of X are within the limit."""
-    cdef Py_ssize_t count = n_rows * w.n_in
-    return count == tables(w.X.type == NNCORE_FLOAT64).first_beyond(
-        w.X.data + first * w.X.row_stride, w.limit, count)
+# Phase 2.
 
-
-cdef inline Activation _in_panels(Activation activation) noexcept nogil:
-    """Softmax takes a row as a whole and waits until it is plain."""
-    return IDENTITY if activation == SOFTMAX else activation
-
-
-cdef inline void _plain_rows(
-    Workspace w, floating *out, const floating *A, Py_ssize_t row, Py_ssize_t n_rows,
-) noexcept nogil:
-    if w.panel:
-        w.kernels.scatter(out, A, row, n_rows, w.capacity, w.n_out)
-    else:
-        memcpy(out, A + row * w.n_out, n_rows * w.n_out * sizeof(floating))
-
-
-cdef const floating *_targets(
-    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, const floating *_,
-) noexcept nogil:
-    """The rows of Y, those of class indices with a 1 each."""
-    cdef:
-        Py_ssize_t i
-        floating *Y = <floating *> w.Y + row * w.n_out
-    if w.classes == NULL:
-        w.kernels.gather(
-            Y, w.targets.data, w.targets.type, w.targets.row_stride, w.targets.column_stride,
-            w.order, w.n_examples, first, w.n_out, 0, n_rows, n_rows, w.n_out)
-    else:
-        memset(Y, 0, n_rows * w.n_out * sizeof(floating))
-        for i in range(n_rows):
-            Y[i * w.n_out + w.classes[_example(w, first + i)]] = 1
-    return Y
-
-
-cdef const floating *_weights(
-    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t i,
-    const floating *_,
-) noexcept nogil:
-    """The examples' weights, or NULL; their sum is noted as the span's."""
-    cdef:
-        Py_ssize_t j
-        double total = 0
-        const floating *all_weights = <const floating *> w.all_weights
-        floating *sample_weight = <floating *> w.sample_weight + row
-    if all_weights == NULL:
-        w.weights[i] = <double> n_rows
-        return NULL
-    for j in range(n_rows):
-        sample_weight[j] = all_weights[_example(w, first + j)]
-        total += sample_weight[j]
-    w.weights[i] = total
-    return sample_weight
-
-
-cdef inline Py_ssize_t _example(Workspace w, Py_ssize_t i) noexcept nogil:
-    return i if w.order == NULL else w.order[i]
-
-
-cdef void _tile(
-    Workspace w, int rank, Tile *tile, Py_ssize_t N, double weight, const AdamStep *adam,
-    double beta, const floating *_,
-) noexcept nogil:
-    """The second phase, (5) and (6), for a tile of a W; the first of a panel takes its biases."""
+cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexcept nogil:
+    """(5) for a tile of W and, in its first inputs' tile, its biases; in FUSED also (6)."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Rule rule = ADD if w.task == GRADIENT else w.rule.rule
-        bint indirect = rule == MOMENTUM or rule == ADAM
-        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
-        Py_ssize_t panel_step = w.panel * layer.n_prev
-        Py_ssize_t count = (tile.k_end - tile.k_begin) * width
-        Py_ssize_t at = layer.W + tile.p_begin * panel_step + tile.k_begin * width
-        const floating *A_prev = <const floating *> w.activations + layer.A_prev
-        const floating *delta = <const floating *> w.deltas + layer.A
-        floating *parameters = <floating *> w.parameters
-        floating *scratch = <floating *> w.scratch + rank * w.scratch_size
-        floating *out = (
-            scratch if indirect else <floating *> w.gradients if rule == ADD else parameters)
-        double scale = 1 / weight if weight > 0 else 0
-        double decay = w.rule.weight_decay + w.rule.penalty * scale
-        double beta_W = 0
-        double beta_b = 0
-    if rule == ADD:
-        scale, beta_W, beta_b = w.scale, beta, beta
-    elif rule == GRADIENT_DESCENT:
-        beta_W, beta_b = 1 - w.rule.learning_rate * decay, 1
+        Py_ssize_t size = w.itemsize, p, at, bias, width, count, panel_step, begin
+        char *gradient = w.packed[<int> GRADIENT]
+        char *parameters = w.packed[<int> PARAMETERS]
+        char *scratch = w.scratch + rank * w.scratch_size * size
+        const char *A_prev = w.activations + layer.A_prev * size
+        const char *delta = w.deltas + layer.A * size
+        bint fused = w.phase == FUSED
+        # Plain gradient descent never stores the gradient: W <- (1 - η λ) W - η/N δ Aᵀ.
+        bint descends = fused and w.rule.kind == GRADIENT_DESCENT
+        bint to_scratch = fused and not descends
+        char *vector = parameters if descends else gradient
+        double scale = 1 / w.weight if w.weight != 0 else 0
+        double beta_W = 0, beta_b = 0, squares = 0
+    width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
+    panel_step = w.panel_width * layer.n_prev
+    count = (tile.k_end - tile.k_begin) * width
+    begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
+    if w.phase == ACCUMULATE:
+        scale, beta_W, beta_b = w.scale, w.beta, w.beta
+    elif descends:
         scale = -w.rule.learning_rate * scale
+        beta_W, beta_b = 1 - w.rule.learning_rate * w.decay, 1
 
-    if rule != ADD and w.rule.penalty > 0 and w.batch_losses != NULL:
-        w.squares[tile.i] = _square_sum(w, tile, <const floating *> parameters)
-    w.kernels.gradient(
-        out if indirect else out + at, delta, A_prev, scale, beta_W,
-        count if indirect else panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, N,
-        w.capacity, layer.n_prev, layer.n)
+    if w.rule.penalty > 0 and w.phase != ACCUMULATE:
+        w.weight_squares[i] = _squares(w, tile, parameters)
+    if w.phase != MEASURE:
+        w.kernels.gradient(
+            scratch if to_scratch else vector + begin * size, delta, A_prev, scale, beta_W,
+            count if to_scratch else panel_step, tile.p_begin, tile.p_end, tile.k_begin,
+            tile.k_end, w.n_rows, w.capacity, layer.n_prev, layer.n)
     for p in range(tile.p_begin, tile.p_end):
-        if indirect:
-            _update(
-                w, adam, at + (p - tile.p_begin) * panel_step,
-                scratch + (p - tile.p_begin) * count, count, decay)
-        if w.panel and tile.l > 0 and rule != ADD:
-            w.kernels.transpose(
-                <floating *> w.transposes + layer.transposed, parameters + layer.W, p,
-                tile.k_begin, tile.k_end, layer.n_prev, layer.n)
-    if tile.k_begin > 0:
-        return
-    for p in range(tile.p_begin, tile.p_end):
-        at = layer.b + p * w.panel
-        w.kernels.column_sums(
-            out if indirect else out + at, delta + p * w.panel * w.capacity, scale, beta_b, N,
-            width)
-        if indirect:
-            _update(w, adam, at, out, width, 0)
-
-
-# Where the gradient's norm is limited, the second phase is two: all gradients, then all updates.
-
-cdef void _gradient_tile(
-    Workspace w, Tile *tile, Py_ssize_t N, double weight, const floating *_,
-) noexcept nogil:
-    """(5) for a tile of a W, with the L2 terms, into the vector of gradients; and its squares."""
-    cdef:
-        Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, at, b, width = panel_width(w.panel, tile.p_begin, layer.n)
-        Py_ssize_t panel_step = w.panel * layer.n_prev
-        Py_ssize_t count = (tile.k_end - tile.k_begin) * width
-        Py_ssize_t begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
-        const floating *delta = <const floating *> w.deltas + layer.A
-        const floating *parameters = <const floating *> w.parameters
-        floating *gradient = <floating *> w.gradients
-        double decay = w.rule.weight_decay + w.rule.penalty / weight
-        double squares = 0
-    w.kernels.gradient(
-        gradient + begin, delta, <const floating *> w.activations + layer.A_prev, 1 / weight, 0,
-        panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, N, w.capacity,
-        layer.n_prev, layer.n)
-    if decay > 0:
-        for p in range(tile.p_begin, tile.p_end):
-            at = begin + (p - tile.p_begin) * panel_step
-            w.kernels.sgd(gradient + at, parameters + at, -decay, 0, count)
-    squares += _square_sum(w, tile, gradient)
+        at = begin + (p - tile.p_begin) * panel_step
+        if to_scratch:
+            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, w.decay)
+        elif (w.phase == MEASURED or w.phase == MEASURE) and w.decay != 0:
+            w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
+        if fused:
+            _transpose(w, tile, p)
+    if w.phase == MEASURED or w.phase == MEASURE:
+        squares = _squares(w, tile, gradient)
     if tile.k_begin == 0:
         for p in range(tile.p_begin, tile.p_end):
-            b = layer.b + p * w.panel
-            w.kernels.column_sums(
-                gradient + b, delta + p * w.panel * w.capacity, 1 / weight, 0, N, width)
-            squares += w.kernels.square_sum(
-                gradient + b, 1, min(width, layer.n - p * w.panel), width)
-    w.gradient_squares[tile.i] = squares
-    if w.rule.penalty > 0 and w.batch_losses != NULL:
-        w.squares[tile.i] = _square_sum(w, tile, parameters)
+            bias = layer.b + p * w.panel_width
+            if w.phase != MEASURE:
+                w.kernels.column_sums(
+                    scratch if to_scratch else vector + bias * size,
+                    delta + p * w.panel_width * w.capacity * size, scale, beta_b, w.n_rows, width)
+            if to_scratch:
+                _update(w, bias, scratch, width, 0)
+            elif not fused:
+                squares += w.kernels.square_sum(
+                    gradient + bias * size, 1, min(width, layer.n - p * w.panel_width), width)
+    w.gradient_squares[i] = squares
 
 
-cdef double _square_sum(Workspace w, Tile *tile, const floating *vector) noexcept nogil:
-    """The sum of the squares of a tile of a W in a vector in the layout of the parameters."""
+cdef void _update_tile(Workspace w, Tile *tile) noexcept nogil:
+    """(6) for a tile of W, and its biases, from the gradient's slot."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
+        Py_ssize_t p, width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
+        Py_ssize_t at, count = (tile.k_end - tile.k_begin) * width
+    for p in range(tile.p_begin, tile.p_end):
+        at = layer.W + p * w.panel_width * layer.n_prev + tile.k_begin * width
+        _clipped_update(w, at, count, w.decay)
+        _transpose(w, tile, p)
+        if tile.k_begin == 0:
+            _clipped_update(w, layer.b + p * w.panel_width, width, 0)
+
+
+cdef inline void _transpose(Workspace w, Tile *tile, Py_ssize_t p) noexcept nogil:
+    """Write a tile's part of panel p into W's transpose. No delta is computed for the input."""
+    cdef Layer *layer = &w.layers[tile.l]
+    if w.panel_width and tile.l > 0:
+        w.kernels.transpose(
+            w.transposes + layer.transposed * w.itemsize,
+            w.packed[<int> PARAMETERS] + layer.W * w.itemsize, p, tile.k_begin, tile.k_end,
+            layer.n_prev, layer.n)
+
+
+cdef double _squares(Workspace w, Tile *tile, const char *vector) noexcept nogil:
+    """The sum of the squares of a tile of W in a vector with the layout of the parameters."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t p, at, width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
         double total = 0
     for p in range(tile.p_begin, tile.p_end):
+        at = layer.W + p * w.panel_width * layer.n_prev + tile.k_begin * width
         total += w.kernels.square_sum(
-            vector + layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
-            tile.k_end - tile.k_begin, min(width, layer.n - p * w.panel), width)
+            vector + at * w.itemsize, tile.k_end - tile.k_begin,
+            min(width, layer.n - p * w.panel_width), width)
     return total
 
 
-cdef double _clipping(Workspace w) noexcept nogil:
-    """What the gradient is to be multiplied with; every member adds up in the same order."""
+cdef inline void _clipped_update(
+    Workspace w, Py_ssize_t at, Py_ssize_t count, double decay,
+) noexcept nogil:
+    cdef char *gradient = w.packed[<int> GRADIENT] + at * w.itemsize
+    if w.clipping < 1:
+        w.kernels.scale(gradient, w.clipping, count)
+    _update(w, at, gradient, count, decay)
+
+
+cdef inline void _update(
+    Workspace w, Py_ssize_t at, const char *gradient, Py_ssize_t count, double decay,
+) noexcept nogil:
+    """(6) for `count` parameters from `at` on."""
     cdef:
-        Py_ssize_t i
-        double squares = 0
-    for i in range(w.n_tiles):
-        squares += w.gradient_squares[i]
-    return w.rule.max_norm / sqrt(squares) if squares > w.rule.max_norm ** 2 else 1
-
-
-cdef void _update_tile(
-    Workspace w, Tile *tile, const AdamStep *adam, double clipping, const floating *_,
-) noexcept nogil:
-    """(6) for a tile of a W, from the vector of gradients."""
-    cdef:
-        Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, width = panel_width(w.panel, tile.p_begin, layer.n)
-    for p in range(tile.p_begin, tile.p_end):
-        _clipped_update(
-            w, adam, layer.W + p * w.panel * layer.n_prev + tile.k_begin * width,
-            (tile.k_end - tile.k_begin) * width, clipping, _)
-        if w.panel and tile.l > 0:
-            w.kernels.transpose(
-                <floating *> w.transposes + layer.transposed,
-                <const floating *> w.parameters + layer.W, p, tile.k_begin, tile.k_end,
-                layer.n_prev, layer.n)
-        if tile.k_begin == 0:
-            _clipped_update(w, adam, layer.b + p * w.panel, width, clipping, _)
-
-
-cdef void _clipped_update(
-    Workspace w, const AdamStep *adam, Py_ssize_t at, Py_ssize_t count, double clipping,
-    const floating *_,
-) noexcept nogil:
-    cdef floating *gradient = <floating *> w.gradients + at
-    if clipping < 1:
-        w.kernels.scale(gradient, clipping, count)
-    _update(w, adam, at, gradient, count, 0)
-
-
-cdef void _update(
-    Workspace w, const AdamStep *adam, Py_ssize_t at, const floating *gradient,
-    Py_ssize_t count, double weight_decay,
-) noexcept nogil:
-    """(6) on a stretch of the parameters."""
-    cdef floating *parameters = <floating *> w.parameters + at
-    if w.rule.rule == MOMENTUM:
-        w.kernels.momentum(
-            parameters, <floating *> w.state_1 + at, gradient, w.rule.learning_rate,
-            w.rule.momentum, w.rule.nesterov, weight_decay, count)
-    elif w.rule.rule == GRADIENT_DESCENT:
-        w.kernels.sgd(parameters, gradient, w.rule.learning_rate, weight_decay, count)
-    else:
+        char *parameters = w.packed[<int> PARAMETERS] + at * w.itemsize
+        char *state_1 = w.packed[<int> STATE_1] + at * w.itemsize
+        char *state_2 = w.packed[<int> STATE_2] + at * w.itemsize
+    if w.rule.kind == ADAM:
         w.kernels.adam(
-            parameters, <floating *> w.state_1 + at, <floating *> w.state_2 + at, gradient,
-            adam.step_size, w.rule.beta_1, w.rule.beta_2, adam.epsilon, weight_decay,
-            count)
+            parameters, state_1, state_2, gradient, w.step_size, w.rule.beta_1, w.rule.beta_2,
+            w.epsilon, decay, count)
+    elif w.rule.kind == MOMENTUM:
+        w.kernels.momentum(
+            parameters, state_1, gradient, w.rule.learning_rate, w.rule.momentum,
+            w.rule.nesterov, decay, count)
+    else:
+        w.kernels.sgd(parameters, gradient, w.rule.learning_rate, decay, count)

@@ -96,17 +96,32 @@ cdef extern from "nncore.h" nogil:
     bint nncore_choose(const char *name) noexcept
     bint nncore_supports(const char *name) noexcept
 
+cdef extern from "clock.h" nogil:
+    double nncore_seconds() noexcept
+
+cdef extern from "float_mode.h" nogil:
+    ctypedef uint64_t nncore_float_mode
+    nncore_float_mode nncore_flush_subnormals() noexcept
+    void nncore_set_float_mode(nncore_float_mode mode) noexcept
+
 cdef extern from "team.h" nogil:
     ctypedef struct nncore_team:
-        int members
+        const void *leader
 
-    ctypedef unsigned long nncore_mode
-    nncore_mode nncore_flush_subnormals() noexcept
-    void nncore_float_mode(nncore_mode mode) noexcept
-    void nncore_team_assemble(nncore_team *team) noexcept
-    void nncore_team_open(nncore_team *team, int members) noexcept
-    bint nncore_team_enter(nncore_team *team) noexcept
+    enum:
+        NNCORE_SPINS
+        NNCORE_YIELDS
+
+    const void *nncore_this_thread() noexcept
+    void nncore_pause(int spins) noexcept
+    void nncore_team_open(nncore_team *team, void *asleep) noexcept
+    void nncore_team_close(nncore_team *team) noexcept
+    bint nncore_team_closed(nncore_team *team) noexcept
+    void nncore_team_begin(nncore_team *team, Py_ssize_t n_items) noexcept
     Py_ssize_t nncore_team_take(nncore_team *team) noexcept
-    void nncore_team_wait(nncore_team *team) noexcept
-    void nncore_team_stop(nncore_team *team) noexcept
+    void nncore_team_finish(nncore_team *team) noexcept
+    bint nncore_team_done(nncore_team *team) noexcept
+    void nncore_team_stop(nncore_team *team, bint stopped) noexcept
     bint nncore_team_stopped(nncore_team *team) noexcept
+    bint nncore_team_doze(nncore_team *team, int rank) noexcept
+    bint nncore_team_rouse(nncore_team *team, int rank) noexcept

@@ -1,4 +1,4 @@
-"""How many threads to use, and BLAS's threads kept from joining in."""
+"""How many threads to use, and how to keep BLAS to one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,20 @@ from ._checks import as_integer
 
 __all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
 
-# Below so many multiplications per thread another one loses more than it gains, at the barriers of
-# a step or by being started for a call; measured in benchmarks/README.md.
+# A thread pays for itself from so many multiplications on: per step because of the barriers, per
+# call because of its start. benchmarks/README.md has the measurement.
 _WORK_PER_STEP = 350_000
 _WORK_PER_CALL = 10_000_000
 
-# More than there are processors only wait for each other.
+# More would only wait for each other.
 _MOST_THREADS = 1024
 
 
 @functools.cache
 def _cgroup_limit() -> float:
-    """Return the processors that the container may use, infinity without a limit.
+    """Return how many processors the container may use, infinity without a limit.
 
-    Read once: the file takes as long as a small prediction.
+    Cached, since reading the file takes as long as a small prediction.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -46,10 +46,7 @@ def _cgroup_limit() -> float:
 
 
 def available_threads() -> int:
-    """Return how many threads can run at once.
-
-    The affinity mask, a cgroup's quota and ``OMP_NUM_THREADS`` are respected.
-    """
+    """Return how many threads the affinity mask, the cgroup and ``OMP_NUM_THREADS`` allow."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -60,29 +57,58 @@ def available_threads() -> int:
 
 
 def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
-    """Return the threads to use where a step, and a call, takes so many multiplications."""
+    """Return the number of threads for steps, and a call, of so many multiplications."""
     if n_threads is not None:
         return as_integer("n_threads", n_threads, high=_MOST_THREADS)
     wanted = min(step // _WORK_PER_STEP, call // _WORK_PER_CALL)
     return 1 if wanted < 2 else min(wanted, available_threads())
 
 
+# The blocks that keep BLAS to one thread at present, each as the thread that runs it, and what to
+# set when the last of them is left: functions, each with the number of threads found.
 _lock = threading.Lock()
-_controller: Any = None
-_limiter: Any = None
-# The thread of each block that is being run.
 _users: list[int] = []
+_original: list[tuple[_BlasThreads, int]] = []
+
+
+class _BlasThreads:
+    """The number of threads of a BLAS library, read and set directly.
+
+    threadpoolctl's own limits take effect in the one thread of a process that set the first, and
+    keep other threads from setting any; so they do not serve code that may run in every thread.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self._setter: Callable[[int], object] = library.set_num_threads
+        if library.internal_api == "openblas":
+            for getter in library.check_symbols:
+                name = getter.replace("_get_num_threads", "_set_num_threads")
+                if hasattr(library.dynlib, name):
+                    self._setter = getattr(library.dynlib, name)
+
+    def get(self) -> int:
+        count: int = self._library.get_num_threads()
+        return count
+
+    def set(self, count: int) -> None:
+        self._setter(count)
+
+
+@functools.cache
+def _blas_libraries() -> list[_BlasThreads]:
+    libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [_BlasThreads(library) for library in libraries]
 
 
 @contextmanager
 def blas_on_one_thread() -> Iterator[None]:
     """Keep BLAS to the thread that calls it, until the last of all such blocks is left."""
-    global _controller, _limiter
     with _lock:
         if not _users:
-            if _controller is None:
-                _controller = threadpoolctl.ThreadpoolController()
-            _limiter = _controller.limit(limits=1, user_api="blas")
+            _original[:] = [(library, library.get()) for library in _blas_libraries()]
+        for library, _ in _original:
+            library.set(1)
         _users.append(threading.get_ident())
     try:
         yield
@@ -90,7 +116,14 @@ def blas_on_one_thread() -> Iterator[None]:
         with _lock:
             _users.remove(threading.get_ident())
             if not _users:
-                _limiter.restore_original_limits()
+                _restore()
+
+
+def _restore() -> None:
+    """Give libraries their threads back, unless others have changed the number meanwhile."""
+    for library, count in _original:
+        if library.get() == 1:
+            library.set(count)
 
 
 def _forget_other_threads() -> None:
@@ -100,7 +133,7 @@ def _forget_other_threads() -> None:
     was_limited = bool(_users)
     _users[:] = [user for user in _users if user == threading.get_ident()]
     if was_limited and not _users:
-        _limiter.restore_original_limits()
+        _restore()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,91 +1,52 @@
-"""The network: sizes, activations, loss and parameters, and the equations (1) to (5) on them."""
+"""The network: an architecture with its parameters, and the equations (1) to (6) on them."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import training
+from ._arrays import as_examples, as_matrix, as_vector, check_finite
 from ._checks import (
-    as_activations,
-    as_dtype,
-    as_examples,
+    Strict,
+    as_bool,
+    as_dropout,
     as_generator,
-    as_loss,
-    as_matrix,
-    as_sizes,
-    as_vector,
-    check_finite,
-    is_plain,
-    largest_finite,
+    as_integer,
+    as_real,
     one_of,
 )
 from ._forward import ForwardPass
-from ._kernels import KERNELS, forward
-from ._layout import Examples, aligned_zeros
-from ._step import Workspace, span_of
-from ._threads import as_n_threads, blas_on_one_thread
-from .optimizers import Optimizer
+from ._kernels import KERNELS
+from ._layout import Examples, FlatVector, plain_examples
+from ._threads import as_n_threads
+from .architecture import Architecture
+from .initializers import INITIALIZERS
+from .optimizers import Optimizer, as_optimizer
+from .session import GRADIENT_BATCH, Session, StepOptions
+from .training import ArrayData, DivergenceError, Position, Run, any_stops, as_callbacks
 
-__all__ = ["Network"]
+__all__ = ["Callback", "EpochEnd", "History", "Network"]
 
 Array = npt.NDArray[Any]
 
-# Weights and biases of a layer with n_prev inputs and n units, from a generator.
-_Draw = Callable[[np.random.Generator, int, int], Array]
-
-
-def _uniform(variance: Callable[[int, int], float]) -> _Draw:
-    def draw(rng: np.random.Generator, n_prev: int, n: int) -> Array:
-        bound = math.sqrt(3 * variance(n_prev, n))
-        return rng.uniform(-bound, bound, (n_prev, n))
-
-    return draw
-
-
-def _normal(variance: Callable[[int, int], float]) -> _Draw:
-    def draw(rng: np.random.Generator, n_prev: int, n: int) -> Array:
-        return rng.normal(0.0, math.sqrt(variance(n_prev, n)), (n_prev, n))
-
-    return draw
-
-
-def _glorot(n_prev: int, n: int) -> float:
-    return 2 / (n_prev + n)
-
-
-def _he(n_prev: int, n: int) -> float:
-    return 2 / n_prev
-
-
-_INITIALIZERS: dict[str, _Draw] = {
-    "glorot_uniform": _uniform(_glorot),
-    "glorot_normal": _normal(_glorot),
-    "he_uniform": _uniform(_he),
-    "he_normal": _normal(_he),
-    "normal": _normal(lambda n_prev, n: 1.0),
-}
-
 _BLAS = KERNELS == "blas"
 
-# The examples that a thread takes through predict and evaluate at a time: enough for the weights
-# to be read from the cache seldom, few enough for the activations to stay in it.
-_SPAN = 256 if _BLAS else 32
-
-# Larger workspaces, in bytes, are not kept for the next call.
+# Sessions with larger workspaces, in bytes, are not kept for the next call.
 _MOST_IDLE = 64 << 20
 
-# The batch in which gradient takes its examples.
-_GRADIENT_BATCH = 256
+# A step multiplies about this many times as much as a forward pass.
+_STEP_WORK = 3
 
 
-class Network:
+class Network(Strict):
     """A fully connected network of layers 1, ..., L.
 
     Layer l computes A^l = σ(A^{l-1} W^l + b^l), equation (1), for a batch with an example per row.
@@ -160,63 +121,59 @@ class Network:
         init: str = "glorot_uniform",
         seed: Any = None,
     ) -> None:
-        self._set_architecture(sizes, activation, loss, dtype)
-        draw = one_of("init", init, _INITIALIZERS)
+        self._set_up(Architecture.from_names(sizes, activation, loss, dtype))
+        draw = one_of("init", init, INITIALIZERS)
         rng = as_generator(seed)
-        for W, b in zip(self.weights, self.biases, strict=True):
+        for W, b in zip(self._weights, self._biases, strict=True):
             W[...] = draw(rng, *W.shape)
             b[...] = draw(rng, 1, b.size)[0] if init == "normal" else 0
 
-    def _set_architecture(
-        self,
-        sizes: Sequence[int],
-        activation: str | Sequence[str],
-        loss: str,
-        dtype: npt.DTypeLike,
-    ) -> None:
-        """Set everything but the values of the parameters."""
-        self._sizes = as_sizes(sizes)
-        self._activations = as_activations(activation, len(self._sizes) - 1)
-        self._loss = as_loss(loss, self._activations[-1])
-        self._dtype = as_dtype(dtype)
-        shapes = list(zip(self._sizes[:-1], self._sizes[1:], strict=True))
-        n_parameters = sum((n_prev + 1) * n for n_prev, n in shapes)
-        self._parameters = aligned_zeros(n_parameters, self._dtype)
-        weights, biases = [], []
-        begin = 0
-        for n_prev, n in shapes:
-            middle = begin + n_prev * n
-            weights.append(self._parameters[begin:middle].reshape(n_prev, n))
-            biases.append(self._parameters[middle : middle + n])
-            begin = middle + n
-        self._weights, self._biases = tuple(weights), tuple(biases)
-        self._forward_pass = ForwardPass(self._sizes, self._activations, self._parameters)
-        # Workspaces that no call uses at the moment, the last used first. Of a deque's methods each
-        # is one step for other threads: no workspace is ever lent twice.
-        self._idle: deque[Workspace] = deque(maxlen=2)
+    def _set_up(self, architecture: Architecture) -> None:
+        """Set everything but the values of the parameters, which are 0."""
+        self._architecture = architecture
+        self._vector = FlatVector.zeros(architecture)
+        self._weights, self._biases = architecture.views(self._vector.array)
+        self._forward_pass = ForwardPass(architecture, self._vector.array)
+        # Sessions that no call uses, the last used first. A deque's methods are atomic, so no
+        # session is ever lent twice.
+        self._idle: deque[Session] = deque(maxlen=2)
+
+    @classmethod
+    def from_architecture(cls, architecture: Architecture) -> Network:
+        """Return a network of the architecture whose parameters are all 0."""
+        network = cls.__new__(cls)
+        network._set_up(architecture)
+        return network
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes, activations, loss and dtype in one immutable value."""
+        return self._architecture
 
     @property
     def sizes(self) -> tuple[int, ...]:  # noqa: D102 - described in the class docstring
-        return self._sizes
+        return self._architecture.sizes
 
     @property
     def activation(self) -> tuple[str, ...]:  # noqa: D102
-        return tuple(activation.name.lower() for activation in self._activations)
+        return self._architecture.activation_names
 
     @property
     def loss(self) -> str:  # noqa: D102
-        return self._loss.name.lower()
+        return self._architecture.loss_name
 
     @property
     def dtype(self) -> np.dtype[Any]:  # noqa: D102
-        return self._dtype
+        return self._architecture.dtype
 
     @property
     def weights(self) -> tuple[Array, ...]:  # noqa: D102
+        self._vector.share()
         return self._weights
 
     @property
     def biases(self) -> tuple[Array, ...]:  # noqa: D102
+        self._vector.share()
         return self._biases
 
     @property
@@ -225,20 +182,21 @@ class Network:
 
         Assigning to the attribute copies the values in.
         """
-        return self._parameters
+        return self._vector.share()
 
     @parameters.setter
     def parameters(self, values: npt.ArrayLike) -> None:
-        if values is not self._parameters:
-            self._parameters[:] = as_vector(
-                "parameters", values, self._parameters.size, self._dtype
+        if values is not self._vector.array:
+            architecture = self._architecture
+            self._vector.write(
+                as_vector("parameters", values, architecture.n_parameters, architecture.dtype)
             )
 
     def __repr__(self) -> str:
         rows = [
-            (str(l), f"{W.shape[0]} -> {W.shape[1]}", name, f"{W.size + b.size:,}")
-            for l, (W, b, name) in enumerate(
-                zip(self.weights, self.biases, self.activation, strict=True), start=1
+            (str(l), f"{layer.n_prev} -> {layer.n}", name, f"{(layer.n_prev + 1) * layer.n:,}")
+            for l, (layer, name) in enumerate(
+                zip(self._architecture.layers, self.activation, strict=True), start=1
             )
         ]
         width = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -248,7 +206,7 @@ class Network:
         ]
         head = (
             f"Network({list(self.sizes)}, loss={self.loss!r}, dtype={self.dtype.name!r}), "
-            f"{self._parameters.size:,} parameters"
+            f"{self._architecture.n_parameters:,} parameters"
         )
         return "\n".join([head, *lines])
 
@@ -257,67 +215,76 @@ class Network:
             "sizes": self.sizes,
             "activation": self.activation,
             "loss": self.loss,
-            "parameters": self._parameters,
+            "parameters": self._vector.array,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parameters = state["parameters"]
-        self._set_architecture(state["sizes"], state["activation"], state["loss"], parameters.dtype)
-        self._parameters[:] = parameters
+        values = np.asarray(state["parameters"])
+        architecture = Architecture.from_names(
+            state["sizes"], state["activation"], state["loss"], values.dtype
+        )
+        values = as_vector("parameters", values, architecture.n_parameters, architecture.dtype)
+        self._set_up(architecture)
+        self._vector.write(values)
 
     def equals(self, other: Network) -> bool:
-        """Whether `other` has the same architecture and, to the last bit, the same parameters.
+        """Return whether `other` has the same architecture and bitwise the same parameters.
 
-        ``==`` is Python's identity.
+        ``==`` compares identity.
         """
         return (
             isinstance(other, Network)
-            and self.sizes == other.sizes
-            and self.activation == other.activation
-            and self.loss == other.loss
-            and self.dtype == other.dtype
-            and self._parameters.tobytes() == other._parameters.tobytes()
+            and self._architecture == other._architecture
+            and self._vector.array.tobytes() == other._vector.array.tobytes()
         )
 
-    @contextmanager
-    def _workspace(
-        self, batch_size: int, n_threads: int, span: int | None = None
-    ) -> Iterator[Workspace]:
-        """Lend a workspace; calls from several threads get one each."""
-        if span is None:
-            span = span_of(batch_size, self._parameters.size, _BLAS)
-        shape = (batch_size, span, n_threads)
-        workspace, others = None, []
+    def session(
+        self, n_examples: int, *, batch_size: int = 0, n_threads: int | None = None
+    ) -> Session:
+        """Return a session for a call on so many examples, for training loops of other modules.
+
+        Parameters
+        ----------
+        n_examples : int
+            In all steps of the call; decides with `batch_size` how many threads pay.
+        batch_size : int, default 0
+            The most examples of a step; 0 for outputs and losses alone.
+        n_threads : int, optional
+            As in `fit`.
+
+        Returns
+        -------
+        Session
+            For use in a ``with`` statement. Calls in several threads get one each.
+        """
+        one = self._architecture.n_parameters * (_STEP_WORK if batch_size else 1)
+        team = as_n_threads(n_threads, (batch_size or n_examples) * one, n_examples * one)
+        shape = batch_size, team
+        others = []
         with suppress(IndexError):
-            while workspace is None:
-                candidate = self._idle.popleft()
-                if candidate.shape == shape:
-                    workspace = candidate
-                else:
-                    others.append(candidate)
+            while (session := self._idle.popleft()).shape != shape:
+                others.append(session)
+            self._idle.extend(others)
+            return session
         self._idle.extend(others)
-        if workspace is None:
-            workspace = Workspace(
-                self._sizes, self._activations, self._loss, self._parameters, *shape, blas=_BLAS
-            )
-        with blas_on_one_thread() if _BLAS else nullcontext():
-            yield workspace
-        if workspace.size <= _MOST_IDLE:
-            self._idle.appendleft(workspace)
+        return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
 
-    def _team_size(self, n_threads: int | None, n_examples: int, batch_size: int = 0) -> int:
-        """Return the threads for a call on so many examples, in steps of batches or in one go."""
-        one = self._parameters.size * (3 if batch_size else 1)
-        return as_n_threads(n_threads, (batch_size or n_examples) * one, n_examples * one)
+    def _keep(self, session: Session) -> None:
+        if session.size <= _MOST_IDLE:
+            self._idle.appendleft(session)
 
-    def _examples(
+    def _as_examples(
         self,
         X: npt.ArrayLike,
         Y: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None,
         names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
     ) -> tuple[Examples, float]:
-        return as_examples(X, Y, sample_weight, self._sizes, self._loss, self._dtype, names=names)
+        if sample_weight is None:
+            examples = plain_examples(X, Y, self._architecture)
+            if examples is not None:
+                return examples, examples.n
+        return as_examples(X, Y, sample_weight, self._architecture, names=names)
 
     def predict(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the outputs A^L for each example, equation (1).
@@ -337,38 +304,26 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        few_outputs = self._predict_few(X, n_threads)
-        if few_outputs is not None:
-            return few_outputs
-        array = as_matrix("X", X, self._sizes[0], self._dtype, unread=True)
-        outputs = self._predict(array, n_threads, check_rows=is_plain(array))
-        if outputs is None:
-            check_finite("X", array, self._dtype)
-            raise ValueError("X must be finite and must not change meanwhile, but it did")
-        return outputs
-
-    def _predict_few(self, X: npt.ArrayLike, n_threads: int | None) -> Array | None:
-        """Return the outputs for a few rows that need no preparation, or None."""
         if n_threads is not None:
             as_n_threads(n_threads, 0, 0)
-        return None if _BLAS else self._forward_pass.predict(X)
+        few = None if _BLAS else self._forward_pass.predict(X)
+        return self._forward(Session.outputs, X, n_threads) if few is None else few
 
-    def _predict(
-        self, inputs: Array, n_threads: int | None, *, check_rows: bool = False
-    ) -> Array | None:
-        """Return the outputs for an array of a type that Examples takes.
-
-        With `check_rows` a plain one is looked through in passing; None if it is not finite in the
-        network's dtype.
-        """
-        examples = Examples(inputs)
-        outputs = np.empty((examples.n, self._sizes[-1]), dtype=self._dtype)
-        limit = largest_finite(inputs.dtype, self._dtype) if check_rows else 0.0
-        team = self._team_size(n_threads, examples.n)
-        with self._workspace(_SPAN * team, team, _SPAN) as workspace:
-            workspace.load(transposes=False)
-            done = workspace.predict(outputs, examples, limit=limit)
-        return outputs if done else None
+    def _forward(
+        self,
+        compute: Callable[..., Any],
+        X: npt.ArrayLike,
+        n_threads: int | None = None,
+    ) -> Any:
+        """Return what a session computes for X, which it checks row by row."""
+        architecture = self._architecture
+        inputs = as_matrix("X", X, architecture.sizes[0], architecture.dtype, unread=True)
+        with self.session(len(inputs), n_threads=n_threads) as session:
+            result = compute(session, Examples(inputs), check=True)
+        if result is None:
+            check_finite("X", inputs, architecture.dtype)
+            raise ValueError("X must be finite, and changed while it was read")
+        return result
 
     def layer_outputs(self, X: npt.ArrayLike) -> list[Array]:
         """Return the activations A^1, ..., A^L of every layer, equation (1).
@@ -386,13 +341,7 @@ class Network:
         TypeError, ValueError
             X is not a finite array of numbers of that shape.
         """
-        A_prev = np.ascontiguousarray(as_matrix("X", X, self._sizes[0], self._dtype), self._dtype)
-        outputs = []
-        for W, b, activation in zip(self.weights, self.biases, self._activations, strict=True):
-            A = np.empty((A_prev.shape[0], b.size), dtype=self._dtype)
-            forward(A, A_prev, W, b, activation)
-            outputs.append(A)
-            A_prev = A
+        outputs: list[Array] = self._forward(Session.layer_outputs, X)
         return outputs
 
     def evaluate(
@@ -425,14 +374,12 @@ class Network:
         TypeError, ValueError
             An argument is not a finite array of numbers of its shape.
         """
-        examples, weight = self._examples(X, Y, sample_weight)
+        examples, weight = self._as_examples(X, Y, sample_weight)
         return self._evaluate(examples, weight, n_threads)
 
     def _evaluate(self, examples: Examples, weight: float, n_threads: int | None) -> float:
-        team = self._team_size(n_threads, examples.n)
-        with self._workspace(_SPAN * team, team, _SPAN) as workspace:
-            workspace.load(transposes=False)
-            return workspace.total_loss(examples) / weight
+        with self.session(examples.n, n_threads=n_threads) as session:
+            return session.total_loss(examples) / weight
 
     def gradient(
         self,
@@ -464,13 +411,11 @@ class Network:
         TypeError, ValueError
             An argument is not a finite array of numbers of its shape.
         """
-        examples, weight = self._examples(X, Y, sample_weight)
-        out = np.empty_like(self._parameters)
-        batch_size = min(examples.n, _GRADIENT_BATCH)
-        team = self._team_size(n_threads, examples.n, batch_size)
-        with self._workspace(batch_size, team) as workspace:
-            workspace.load()
-            workspace.add_gradient(out, examples, 1 / weight)
+        examples, weight = self._as_examples(X, Y, sample_weight)
+        out = np.empty_like(self._vector.array)
+        batch_size = min(examples.n, GRADIENT_BATCH)
+        with self.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
+            session.gradient(out, examples, 1 / weight)
         return out
 
     def train_on_batch(
@@ -514,8 +459,25 @@ class Network:
                 "optimizer must be an instance such as nncore.SGD(0.1), which keeps its state, "
                 f"got {optimizer!r}"
             )
-        examples, weight = self._examples(X, Y, sample_weight)
-        return training.train_on_batch(self, examples, weight, optimizer, n_threads)
+        examples, weight = self._as_examples(X, Y, sample_weight)
+        self._check_writeable()
+        n, sums = examples.n, np.empty((1, 3))
+        with self.session(n, batch_size=n, n_threads=n_threads) as session:
+            session.use(optimizer, optimizer.rule())
+            session.train(examples, None, n, 0, n, sums)
+            loss = float(sums[0, 0])
+            what = "the loss"
+            if math.isfinite(loss):
+                if session.is_finite():
+                    session.write_back()
+                    return loss / weight
+                what = "a parameter or the optimizer's state"
+            session.discard()
+        raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged", what)
+
+    def _check_writeable(self) -> None:
+        if not self._vector.array.flags.writeable:
+            raise ValueError("network.parameters must be writeable, got a read-only vector")
 
     def fit(
         self,
@@ -531,10 +493,10 @@ class Network:
         validation_data: Sequence[npt.ArrayLike] | None = None,
         dropout: float | Sequence[float] = 0.0,
         gradient_clipping: float | None = None,
-        callbacks: Sequence[training.Callback] = (),
+        callbacks: Sequence[Callback] = (),
         verbose: bool = False,
         n_threads: int | None = None,
-    ) -> training.History:
+    ) -> History:
         """Train by mini-batch gradient descent, equations (1) to (6), from where the network is.
 
         Parameters
@@ -605,20 +567,137 @@ class Network:
         >>> history.loss[-1] < 0.4
         True
         """
-        return training.fit(
-            self,
-            X,
-            Y,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            shuffle=shuffle,
-            seed=seed,
-            sample_weight=sample_weight,
-            validation_data=validation_data,
-            dropout=dropout,
-            gradient_clipping=gradient_clipping,
-            callbacks=callbacks,
-            verbose=verbose,
-            n_threads=n_threads,
-        )
+        epochs = as_integer("epochs", epochs, high=None)
+        batch_size = as_integer("batch_size", batch_size)
+        optimizer = as_optimizer(optimizer)
+        optimizer.check(self._architecture)
+        self._check_writeable()
+        shuffle = as_bool("shuffle", shuffle)
+        rng = as_generator(seed)
+        checked_callbacks = as_callbacks(callbacks)
+        if as_bool("verbose", verbose):
+            checked_callbacks.insert(0, partial(_print, epochs))
+        examples, weight = self._as_examples(X, Y, sample_weight)
+        validation = self._as_validation(validation_data)
+        options = _step_options(dropout, gradient_clipping, self._architecture.n_hidden, rng)
+
+        batch_size = min(batch_size, examples.n)
+        history = History()
+        with self.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
+            run = Run(
+                session,
+                optimizer,
+                ArrayData(examples),
+                batch_size,
+                draw_order=_draw_order if shuffle else None,
+                position=Position(rng),
+                options=options,
+            )
+            for epoch in run.epochs(epochs):
+                loss, validation_loss = epoch.loss / weight, None
+                if validation is not None:
+                    validation_loss = self._evaluate(*validation, n_threads)
+                    history.validation_loss.append(validation_loss)
+                history.loss.append(loss)
+                history.seconds.append(epoch.seconds)
+                if checked_callbacks:
+                    end = EpochEnd(epoch.number, loss, validation_loss, epoch.seconds, self)
+                    if any_stops(checked_callbacks, end):
+                        break
+        return history
+
+    def _as_validation(
+        self, validation_data: Sequence[npt.ArrayLike] | None
+    ) -> tuple[Examples, float] | None:
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise TypeError(
+                "validation_data must be a tuple (X, Y) or (X, Y, sample_weight), "
+                f"got {type(validation_data).__name__}"
+                + (f" of {len(validation_data)}" if hasattr(validation_data, "__len__") else "")
+            )
+        X, Y, *rest = validation_data
+        names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
+        return as_examples(X, Y, rest[0] if rest else None, self._architecture, names=names)
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What a callback receives after an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1 in each call of `Network.fit`.
+    loss : float
+        The mean loss of the epoch's examples, each before the step that it took part in.
+    validation_loss : float or None
+        The mean loss of the validation data after the epoch.
+    seconds : float
+        The time that the epoch's steps took.
+    network : Network
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+    network: Network
+
+
+Callback = Callable[[EpochEnd], object]
+
+
+@dataclass
+class History:
+    """Losses and times of a call of `Network.fit`, an entry per epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        As in `EpochEnd`.
+    validation_loss : list of float
+        Empty without validation data.
+    seconds : list of float
+    """
+
+    loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+
+def _draw_order(
+    rng: np.random.Generator, last: npt.NDArray[np.intp] | None, n: int
+) -> npt.NDArray[np.intp]:
+    return rng.permutation(n)
+
+
+def _step_options(
+    dropout: float | Sequence[float],
+    gradient_clipping: float | None,
+    n_hidden: int,
+    rng: np.random.Generator,
+) -> StepOptions:
+    rates = as_dropout(dropout, n_hidden)
+    max_norm = 0.0
+    if gradient_clipping is not None:
+        max_norm = as_real("gradient_clipping", gradient_clipping)
+        if not max_norm > 0:
+            raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
+    if not any(rates):
+        return StepOptions(max_norm)
+    # Without dropout only orders are drawn from the generator.
+    return StepOptions(max_norm, rates, int(rng.integers(2**63)))
+
+
+def _print(epochs: int, end: EpochEnd) -> None:
+    validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
+    print(
+        f"epoch {end.epoch:{len(str(epochs))}}/{epochs}  loss {end.loss:.6f}{validation}  "
+        f"{end.seconds:.3f} s",
+        flush=True,
+    )

@@ -4,21 +4,55 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_bool, as_integer, as_real, as_vector, is_plain
-from ._layout import Update, aligned_zeros
+from ._arrays import as_vector, is_plain
+from ._checks import Strict, as_bool, as_integer, as_real
+from ._layout import FlatVector
+from .architecture import FLOATS, Architecture
 
-if TYPE_CHECKING:
-    from .network import Network
+__all__ = ["SGD", "Adam", "Optimizer", "Rule", "as_optimizer"]
 
-__all__ = ["SGD", "Adam", "Optimizer", "as_optimizer"]
+Array = npt.NDArray[Any]
+
+_Kind = Literal["gradient_descent", "momentum", "adam"]
+
+# How many steps the compiled step can count.
+_MOST_STEPS = 2**62
 
 
-_Rule = Literal["gradient_descent", "momentum", "adam"]
+@dataclass(frozen=True)
+class Rule:
+    """The form of (6) with its coefficients: what the compiled step needs from an optimizer.
+
+    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
+    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α / N to the mean's
+    factor of W. With `epsilon_uncorrected`, Adam's ε is added to √v instead of √v̂: the form of
+    section 2 of the paper.
+    """
+
+    kind: _Kind
+    learning_rate: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    beta_1: float = 0.0
+    beta_2: float = 0.0
+    epsilon: float = 0.0
+    epsilon_uncorrected: bool = False
+    penalty: float = 0.0
+
+
+# The smallest normal number of each dtype.
+_TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in FLOATS}
+
+# How many running vectors each form has.
+_N_VECTORS = {"gradient_descent": 0, "momentum": 1, "adam": 2}
 
 
 class _Coefficient:
@@ -31,6 +65,8 @@ class _Coefficient:
         self._name = name
 
     def __get__(self, instance: Optimizer, owner: type | None = None) -> float:
+        if instance is None:
+            return self  # type: ignore[return-value]  # as hasattr on the class needs
         value: float = instance.__dict__[self._name]
         return value
 
@@ -44,14 +80,15 @@ class _Coefficient:
                 f"{self._name} must be {sign} {self._low:g} and {bound}, got {value!r}"
             )
         instance.__dict__[self._name] = number
+        instance._rule = instance._ready = None
 
 
-class Optimizer(ABC):
+class Optimizer(Strict, ABC):
     """What `SGD` and `Adam` share.
 
     An optimizer belongs to the first network that it trains: its state has that network's shape
-    and dtype, and it is kept from call to call. Coefficients may be changed at any time, by a
-    callback say; a change holds from the next epoch on.
+    and dtype, and is kept from call to call. Coefficients may be changed at any time, for instance
+    by a callback; a change takes effect in the next epoch.
 
     Attributes
     ----------
@@ -68,64 +105,130 @@ class Optimizer(ABC):
     # The names of the coefficients, in the order of the constructor.
     _names: ClassVar[tuple[str, ...]]
 
-    def __init__(self, learning_rate: float, weight_decay: float) -> None:
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.step_count = 0
-        self.state: tuple[npt.NDArray[Any], ...] = ()
-        self._owner: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    def __init__(self) -> None:
+        self._step_count = 0
+        self._vectors: list[FlatVector] = []
+        self._owner: Architecture | None = None
+        self._rule: Rule | None = None
+        # What `vectors` returned last, as long as it needs no check.
+        self._ready: list[FlatVector] | None = None
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
         return f"{type(self).__name__}({values})"
 
-    @abstractmethod
-    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
-        """Return the compiled rule's name, its number of state vectors and its coefficients."""
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_rule": None, "_ready": None}
+        state["_vectors"] = [vector.array for vector in self._vectors]
+        return state
 
-    def _check(self, network: Network) -> None:
-        """Refuse a network of another shape than the one that the state belongs to."""
-        if self._owner not in (None, (network.sizes, network.dtype)):
-            sizes, dtype = self._owner
-            raise ValueError(
-                f"optimizer has the state of a network of sizes {list(sizes)} and dtype {dtype}, "
-                f"got a network of sizes {list(network.sizes)} and dtype {network.dtype}; "
-                "give each network an optimizer of its own"
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Vectors from a mapped file are read-only.
+        self._vectors = [
+            FlatVector(np.require(array, requirements="CAW")) for array in state["_vectors"]
+        ]
+
+    @property
+    def step_count(self) -> int:  # noqa: D102 - described in the class docstring
+        return self._step_count
+
+    @step_count.setter
+    def step_count(self, value: int) -> None:
+        self._step_count = as_integer("optimizer.step_count", value, low=0, high=_MOST_STEPS)
+
+    def note_steps(self, step_count: int) -> None:
+        """Set the number of steps made, as a session counted them."""
+        self.__dict__["_step_count"] = step_count
+
+    @property
+    def state(self) -> tuple[Array, ...]:  # noqa: D102
+        self._ready = None
+        return tuple(vector.share() for vector in self._vectors)
+
+    @state.setter
+    def state(self, vectors: Sequence[npt.ArrayLike]) -> None:
+        if not isinstance(vectors, (tuple, list)):
+            raise TypeError(
+                f"optimizer.state must be a tuple of vectors, got {type(vectors).__name__}"
             )
-        if not network.parameters.flags.writeable:
-            raise ValueError("network.parameters must be writeable, got a read-only vector")
-        self.step_count = as_integer("optimizer.step_count", self.step_count, low=0, high=None)
-        size, dtype = network.parameters.size, network.dtype
-        self.state = tuple(
-            vector
-            if isinstance(vector, np.ndarray)
-            and vector.shape == (size,)
-            and is_plain(vector, dtype)
-            and vector.flags.writeable
-            else np.array(as_vector("optimizer.state", vector, size, dtype))
-            for vector in self.state
-        )
+        arrays = [np.asarray(vector) for vector in vectors]
+        if self._owner is not None:
+            arrays = [self._checked(array, self._owner) for array in arrays]
+        self._vectors = [FlatVector(array) for array in arrays]
+        self._ready = None
+        for vector in self._vectors:
+            vector.share()
 
-    def _update(self, network: Network, **options: Any) -> Update:
-        """Return the rule and its state for the compiled step, with options of `Update`."""
-        self._check(network)
-        self._owner = (network.sizes, network.dtype)
-        rule, n_vectors, coefficients = self._rule()
-        while len(self.state) < n_vectors:
-            self.state += (aligned_zeros(network.parameters.size, network.dtype),)
-        return Update(
-            rule,
-            self.state,
-            self.step_count,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            **coefficients,
-            **options,
-        )
+    @property
+    def owner(self) -> Architecture | None:
+        """The architecture of the first network trained, of which sizes and dtype matter."""
+        return self._owner
+
+    @owner.setter
+    def owner(self, architecture: Architecture | None) -> None:
+        self._owner = architecture
+        self._ready = None
+
+    @abstractmethod
+    def rule(self) -> Rule:
+        """Return the form of (6) and its coefficients, for a `Session`."""
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise ValueError if the state belongs to a network of another shape or dtype."""
+        owner = self._owner or architecture
+        if owner is not architecture and (owner.sizes, owner.dtype) != (architecture.sizes, architecture.dtype):
+            raise ValueError(
+                f"optimizer has the state of a network of sizes {list(owner.sizes)} and dtype "
+                f"{owner.dtype}, got a network of sizes {list(architecture.sizes)} and dtype "
+                f"{architecture.dtype}; give each network its own optimizer"
+            )
+        for i, vector in enumerate(self._vectors):
+            if vector.is_shared:
+                array = self._checked(vector.array, architecture)
+                if array is not vector.array:
+                    self._vectors[i] = FlatVector(array)
+        rule = self.rule()
+        if rule.kind == "adam" and rule.epsilon < _TINY[architecture.dtype]:
+            raise ValueError(
+                f"epsilon must be a normal number in {architecture.dtype}, got {rule.epsilon!r}"
+            )
+
+    @staticmethod
+    def _checked(array: Array, architecture: Architecture) -> Array:
+        count, dtype = architecture.n_parameters, architecture.dtype
+        if array.shape == (count,) and is_plain(array, dtype) and array.flags.writeable:
+            return array
+        return np.array(as_vector("optimizer.state", array, count, dtype))
+
+    def vectors(self, architecture: Architecture) -> list[FlatVector]:
+        """Return the running vectors for a `Session`, zeros at first.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            Of the network that is trained.
+
+        Raises
+        ------
+        ValueError
+            The state belongs to a network of another shape or dtype.
+        """
+        if self._ready is not None and self._owner is architecture:
+            return self._ready
+        self.check(architecture)
+        self._owner = self._owner or architecture
+        n_vectors = _N_VECTORS[self.rule().kind]
+        while len(self._vectors) < n_vectors:
+            self._vectors.append(FlatVector.zeros(architecture))
+        ready = self._vectors[:n_vectors]
+        if not any(vector.is_shared for vector in ready):
+            self._ready = ready
+        return ready
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+    """Stochastic gradient descent, optionally with momentum.
 
     Without momentum, w <- w - η g with g = ∂E/∂w + λ w (6); the gradient is then never stored.
     With it, v <- μ v - η g and w <- w + v, or w <- w + μ v - η g in Nesterov's form.
@@ -144,7 +247,7 @@ class SGD(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        A coefficient is no number or out of its range.
+        A coefficient is not a number or out of range.
 
     References
     ----------
@@ -169,8 +272,10 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(learning_rate, weight_decay)
+        super().__init__()
+        self.learning_rate = learning_rate
         self.momentum = momentum
+        self.weight_decay = weight_decay
         self.nesterov = nesterov
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs momentum > 0, got momentum=0.0")
@@ -183,11 +288,19 @@ class SGD(Optimizer):
     @nesterov.setter
     def nesterov(self, value: bool) -> None:
         self._nesterov = as_bool("nesterov", value)
+        self._rule = self._ready = None
 
-    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
-        if self.momentum == 0:
-            return "gradient_descent", 0, {}
-        return "momentum", 1, {"momentum": self.momentum, "nesterov": self.nesterov}
+    def rule(self) -> Rule:  # noqa: D102 - described in the base class
+        if self._rule is None:
+            kind: _Kind = "momentum" if self.momentum else "gradient_descent"
+            self._rule = Rule(
+                kind,
+                self.learning_rate,
+                self.weight_decay,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+            )
+        return self._rule
 
 
 class Adam(Optimizer):
@@ -203,14 +316,14 @@ class Adam(Optimizer):
     beta_1, beta_2 : float, default 0.9 and 0.999
         In [0, 1).
     epsilon : float, default 1e-8
-        ε > 0.
+        ε > 0, also after rounding to the network's dtype.
     weight_decay : float, default 0
         λ >= 0, an L2 term on the weights, not on the biases.
 
     Raises
     ------
     TypeError, ValueError
-        A coefficient is no number or out of its range.
+        A coefficient is not a number or out of range.
 
     References
     ----------
@@ -237,17 +350,24 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(learning_rate, weight_decay)
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def _rule(self) -> tuple[_Rule, int, dict[str, Any]]:
-        return (
-            "adam",
-            2,
-            {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon},
-        )
+    def rule(self) -> Rule:  # noqa: D102 - described in the base class
+        if self._rule is None:
+            self._rule = Rule(
+                "adam",
+                self.learning_rate,
+                self.weight_decay,
+                beta_1=self.beta_1,
+                beta_2=self.beta_2,
+                epsilon=self.epsilon,
+            )
+        return self._rule
 
 
 _BY_NAME: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
@@ -263,7 +383,7 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
         return _BY_NAME[optimizer]()
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         name = optimizer.__name__
-        raise TypeError(f"optimizer must be an instance, {name}() say, got the class {name}")
+        raise TypeError(f"optimizer must be an instance such as {name}(), got the class {name}")
     raise TypeError(
         "optimizer must be an instance of nncore.SGD or nncore.Adam or a name, "
         f"got {type(optimizer).__name__} {optimizer!r}"

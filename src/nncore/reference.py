@@ -1,8 +1,12 @@
-"""The kernels in NumPy: the specification of ``nncore._kernels``, same names, same signatures.
+"""The mathematics in NumPy: backpropagation on a page, and every kernel that it consists of.
+
+`backprop` and `step` are the whole algorithm. The kernels below are the specification of
+``nncore._kernels``: same names, same signatures, same order.
 
 An example is a row: activations ``A`` of layer l have shape (N, n_l), weights ``W`` (n_{l-1}, n_l),
 biases ``b`` (n_l,) and deltas (N, n_l). In each kernel the outputs come first and are overwritten.
-The numbers in parentheses are the equations of the README's table.
+The numbers in parentheses are the equations of the README's table, after T. Zollner, "Matrizen in
+Neuronalen Netzen".
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._kernels import Activation, Loss
+from .architecture import Architecture
+from .enums import Activation, Loss
 
 __all__ = [
     "adam",
+    "backprop",
     "delta",
     "dropout",
     "dropout_derivative",
@@ -31,10 +37,77 @@ __all__ = [
     "output_delta",
     "sgd",
     "square_sum",
+    "step",
 ]
 
 Array = npt.NDArray[Any]
 Function = Callable[[Array], Array]
+
+
+def backprop(
+    architecture: Architecture,
+    parameters: Array,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
+) -> tuple[float, Array]:
+    """Return the mean loss of a batch and its gradient by the parameters, equations (1) to (5).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    parameters : ndarray of shape (n_parameters,)
+    X : ndarray of shape (N, n_0)
+    Y : ndarray of shape (N, n_L)
+    sample_weight : ndarray of shape (N,), optional
+
+    Returns
+    -------
+    loss : float
+    gradient : ndarray of shape (n_parameters,)
+    """
+    sigma, L = architecture.activations, len(architecture.activations)
+    W, b = architecture.views(parameters)
+    total = float(len(X) if sample_weight is None else sample_weight.sum())
+
+    A = [X.astype(parameters.dtype)]
+    for l in range(L):
+        A.append(np.empty((len(X), b[l].size), parameters.dtype))
+        forward(A[l + 1], A[l], W[l], b[l], sigma[l])  # (1)
+    mean = loss(A[L], Y, sample_weight, architecture.loss) / total  # (2)
+
+    d = np.empty_like(A[L])
+    output_delta(d, A[L], Y, sample_weight, architecture.loss, sigma[L - 1])  # (3)
+    result = np.empty_like(parameters)
+    dW, db = architecture.views(result)
+    for l in range(L - 1, -1, -1):
+        gradient(dW[l], db[l], d, A[l], 1 / total)  # (5)
+        if l > 0:
+            d_prev = np.empty_like(A[l])
+            delta(d_prev, d, W[l], A[l], sigma[l - 1])  # (4)
+            d = d_prev
+    return mean, result
+
+
+def step(
+    architecture: Architecture, parameters: Array, X: Array, Y: Array, learning_rate: float
+) -> float:
+    """Make a step of gradient descent in place, equations (1) to (6).
+
+    Parameters
+    ----------
+    architecture, parameters, X, Y
+        As in `backprop`.
+    learning_rate : float
+
+    Returns
+    -------
+    float
+        The mean loss before the step.
+    """
+    mean, g = backprop(architecture, parameters, X, Y)
+    sgd(parameters, g, learning_rate, 0.0)  # (6)
+    return mean
 
 
 def _sigmoid(z: Array) -> Array:

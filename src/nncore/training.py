@@ -1,295 +1,298 @@
-"""The training loop: it shuffles, cuts batches, and reports each epoch."""
+"""The training loop: one generator of epochs, over which every way to train iterates."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real, first_nonfinite
 from ._layout import Examples
-from ._step import Workspace
-from .optimizers import Optimizer, as_optimizer
+from .optimizers import Optimizer, Rule
+from .session import NO_OPTIONS, Session, StepOptions
 
-if TYPE_CHECKING:
-    from .network import Network
+__all__ = [
+    "ArrayData",
+    "Data",
+    "DivergenceError",
+    "Epoch",
+    "Position",
+    "Run",
+    "any_stops",
+    "as_callbacks",
+]
 
-__all__ = ["Callback", "DivergenceError", "EpochEnd", "History", "fit", "train_on_batch"]
+Order = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
 
 
 class DivergenceError(ArithmeticError):
-    """The loss became NaN or infinite.
+    """The loss, the parameters or the optimizer's state became NaN or infinite.
 
     Attributes
     ----------
     epoch : int or None
-        The epoch, counted from 1, in which it did; None outside `Network.fit`.
+        The epoch, counted from 1, in which it happened; None outside `Network.fit`.
     learning_rate : float
     """
 
-    def __init__(self, epoch: int | None, learning_rate: float, state: str) -> None:
-        super().__init__(epoch, learning_rate, state)
+    def __init__(
+        self, epoch: int | None, learning_rate: float, state: str, what: str = "the loss"
+    ) -> None:
+        super().__init__(epoch, learning_rate, state, what)
         self.epoch = epoch
         self.learning_rate = learning_rate
         self._state = state
+        self._what = what
 
     def __str__(self) -> str:
         where = "" if self.epoch is None else f" in epoch {self.epoch}"
         return (
-            f"the loss became NaN or infinite{where} with learning_rate={self.learning_rate:g}; "
-            f"{self._state}; a smaller learning_rate may help, and X and Y must be finite"
+            f"{self._what} became NaN or infinite{where} with "
+            f"learning_rate={self.learning_rate:g}; {self._state}; a smaller learning_rate may "
+            "help, and X and Y must be finite"
         )
 
 
-@dataclass(frozen=True)
-class EpochEnd:
-    """What a callback is told after an epoch.
+class Piece(NamedTuple):
+    """Whole batches of an epoch: the places begin to end of `order` in `examples`."""
+
+    examples: Examples
+    order: Order | None
+    begin: int
+    end: int
+
+
+class Data(Protocol):
+    """What a `Run` trains on."""
+
+    @property
+    def n(self) -> int:
+        """The number of examples."""
+
+    def pieces(
+        self, order: Order | None, batch_size: int, begin: int, end: int
+    ) -> Iterable[Piece]:
+        """Return the examples in the places begin to end of the order, cut between batches."""
+
+
+class ArrayData:
+    """`Data` in memory or in a mapped file."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.n = examples.n
+        self._examples = examples
+
+    def pieces(  # noqa: D102 - described in the protocol
+        self, order: Order | None, batch_size: int, begin: int, end: int
+    ) -> Iterable[Piece]:
+        return (Piece(self._examples, order, begin, end),)
+
+
+@dataclass
+class Position:
+    """Where a run stands. It can be pickled, and a run with a copy of it goes on with the same bits.
 
     Attributes
     ----------
     epoch : int
-        Counted from 1 in each call of `Network.fit`.
-    loss : float
-        The mean loss of the epoch's examples, each before the step that it took part in.
-    validation_loss : float or None
-        The mean loss of the validation data after the epoch.
-    seconds : float
-        The time that the epoch's steps took.
-    network : Network
+        The epochs completed.
+    batch : int
+        The batches completed of the epoch in progress.
+    rng : Generator, RandomState or None
+        Draws the orders; None if examples are not shuffled.
+    order : ndarray of shape (n,) or None
+        The order of the epoch in progress, or of the last one.
+    sums : ndarray of shape (n_batches, 3)
+        As in `Session.train`, of the epoch in progress.
     """
 
-    epoch: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-    network: Network
+    rng: Any = None
+    epoch: int = 0
+    batch: int = 0
+    order: Order | None = None
+    sums: Floats = field(default_factory=lambda: np.empty((0, 3)))
 
 
-Callback = Callable[[EpochEnd], object]
-
-
-@dataclass
-class History:
-    """Losses and times of a call of `Network.fit`, an entry per epoch.
+class Epoch(NamedTuple):
+    """A completed epoch.
 
     Attributes
     ----------
-    loss : list of float
-        As in `EpochEnd`.
-    validation_loss : list of float
-        Empty without validation data.
-    seconds : list of float
+    number : int
+        Counted from 1.
+    loss : float
+        The loss of the examples, each before the step that it took part in, summed.
+    sums : ndarray of shape (n_batches, 3)
+        As in `Session.train`; valid until the next epoch.
+    seconds : float
+        What its steps took in this process.
     """
 
-    loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.loss)
-
-    def _append(self, end: EpochEnd) -> None:
-        self.loss.append(end.loss)
-        self.seconds.append(end.seconds)
-        if end.validation_loss is not None:
-            self.validation_loss.append(end.validation_loss)
+    number: int
+    loss: float
+    sums: Floats
+    seconds: float
 
 
-class _Checkpoint:
-    """A copy of everything that a step changes."""
+class Run:
+    """Epochs of mini-batch steps.
 
-    def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        self._network, self._optimizer = network, optimizer
-        self._copies: list[npt.NDArray[Any]] = []
+    After each epoch the network and the optimizer are up to date. If an epoch ends with a loss,
+    parameter or state that is not finite, they remain as they were after the epoch before.
 
-    def take(self) -> None:
-        live = (self._network.parameters, *self._optimizer.state)
-        del self._copies[len(live) :]  # a callback may have begun the state anew
-        self._copies += [np.empty_like(vector) for vector in live[len(self._copies) :]]
-        for copy, vector in zip(self._copies, live, strict=True):
-            np.copyto(copy, vector)
-        self._step_count = self._optimizer.step_count
+    Parameters
+    ----------
+    session : Session
+        For batches of at least `batch_size`, within its ``with`` block.
+    optimizer : Optimizer
+    data : Data
+    batch_size : int
+    draw_order : callable, optional
+        Returns an epoch's order, from the position's generator and the last order. By default
+        examples are taken as they lie.
+    position : Position, optional
+        Where to begin.
+    options : StepOptions, optional
+    rule : callable, optional
+        Returns the rule of the next epoch; by default the optimizer's.
+    chunk : int, optional
+        The most batches between two calls of `on_chunk`; it does not change the result.
+    on_chunk : callable, optional
+        Called with the position after each chunk but an epoch's last.
+    keep_going : bool, default False
+        Whether to accept epochs that are not finite.
+    """
 
-    def restore(self) -> None:
-        # Vectors of state that have begun since then go.
-        self._optimizer.state = self._optimizer.state[: len(self._copies) - 1]
-        live = (self._network.parameters, *self._optimizer.state)
-        for copy, vector in zip(self._copies, live, strict=True):
-            np.copyto(vector, copy)
-        self._optimizer.step_count = self._step_count
+    def __init__(
+        self,
+        session: Session,
+        optimizer: Optimizer,
+        data: Data,
+        batch_size: int,
+        *,
+        draw_order: Callable[[Any, Order | None, int], Order] | None = None,
+        position: Position | None = None,
+        options: StepOptions = NO_OPTIONS,
+        rule: Callable[[], Rule] | None = None,
+        chunk: int | None = None,
+        on_chunk: Callable[[Position], object] | None = None,
+        keep_going: bool = False,
+    ) -> None:
+        self._session = session
+        self._optimizer = optimizer
+        self._data = data
+        self._batch_size = batch_size
+        self._draw_order = draw_order
+        self._options = options
+        self._rule = optimizer.rule if rule is None else rule
+        self._chunk = chunk
+        self._on_chunk = on_chunk
+        self._keep_going = keep_going
+        self.position = Position() if position is None else position
+
+    def epochs(self, n_epochs: int) -> Iterator[Epoch]:
+        """Train until `n_epochs` are completed, and yield each.
+
+        Raises
+        ------
+        DivergenceError
+            An epoch was not finite.
+        KeyboardInterrupt
+            Network and optimizer are as after the last whole step.
+        """
+        position, n = self.position, self._data.n
+        n_batches = -(-n // self._batch_size)
+        while position.epoch < n_epochs:
+            if position.batch == 0:
+                if self._draw_order is not None:
+                    position.order = self._draw_order(position.rng, position.order, n)
+                if len(position.sums) != n_batches:
+                    position.sums = np.empty((n_batches, 3))
+            begin = time.perf_counter()
+            self._session.use(self._optimizer, self._rule(), self._options)
+            try:
+                self._train(n_batches)
+            except BaseException:
+                # Whole steps stay, but only if they led to numbers.
+                if self._keep_going or self._session.is_finite():
+                    self._session.write_back()
+                else:
+                    self._session.discard()
+                raise
+            position.epoch += 1
+            position.batch = 0
+            # Added up once, so that the sum does not depend on chunks.
+            loss = float(np.add.reduce(position.sums[:, 0]))
+            epoch = Epoch(position.epoch, loss, position.sums, time.perf_counter() - begin)
+            if not self._keep_going:
+                self._check(epoch)
+            self._session.write_back()
+            yield epoch
+
+    def _train(self, n_batches: int) -> None:
+        """Make the steps of an epoch from the position on."""
+        position, n, size = self.position, self._data.n, self._batch_size
+        while position.batch < n_batches:
+            last = n_batches if self._chunk is None else position.batch + self._chunk
+            end = min(last * size, n)
+            for piece in self._data.pieces(position.order, size, position.batch * size, end):
+                done = self._session.train(
+                    piece.examples,
+                    piece.order,
+                    size,
+                    piece.begin,
+                    piece.end,
+                    position.sums[position.batch :],
+                    keep_going=self._keep_going,
+                )
+                position.batch += -(-(done - piece.begin) // size)
+                if not (self._keep_going or math.isfinite(position.sums[position.batch - 1, 0])):
+                    position.sums[position.batch :] = 0
+                    return
+            if position.batch < n_batches and self._on_chunk is not None:
+                self._on_chunk(position)
+
+    def _check(self, epoch: Epoch) -> None:
+        what = "the loss"
+        if math.isfinite(epoch.loss):
+            if self._session.is_finite():
+                return
+            what = "a parameter or the optimizer's state"
+        self._session.discard()
+        raise DivergenceError(
+            epoch.number,
+            self._optimizer.learning_rate,
+            f"the network is back at the end of epoch {epoch.number - 1}"
+            if epoch.number > 1
+            else "the network is as it was before",
+            what,
+        )
 
 
-def _is_finite(network: Network) -> bool:
-    return first_nonfinite(network.parameters) is None
+def as_callbacks(callbacks: Iterable[Callable[[Any], object]]) -> list[Callable[[Any], object]]:
+    """Return the callbacks as a list.
 
-
-def train_on_batch(
-    network: Network,
-    examples: Examples,
-    weight: float,
-    optimizer: Optimizer,
-    n_threads: int | None,
-) -> float:
-    """Make one step with all the examples; see `Network.train_on_batch`."""
-    with _workspace(network, examples.n, examples.n, n_threads) as workspace:
-        total = _train(network, workspace, examples, None, examples.n, optimizer)
-    if not math.isfinite(total):
-        raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged")
-    return total / weight
-
-
-def _workspace(
-    network: Network, n_examples: int, batch_size: int, n_threads: int | None
-) -> AbstractContextManager[Workspace]:
-    team = network._team_size(n_threads, n_examples, batch_size)
-    return network._workspace(batch_size, team)
-
-
-def _train(
-    network: Network,
-    workspace: Workspace,
-    examples: Examples,
-    order: npt.NDArray[np.intp] | None,
-    batch_size: int,
-    optimizer: Optimizer,
-    **options: Any,
-) -> float:
-    """Run the steps of an epoch; return the sum of the losses, not finite if they diverge."""
-    update = optimizer._update(network, **options)
-    workspace.load(update)
+    Raises
+    ------
+    TypeError
+        `callbacks` is not a sequence of callables.
+    """
     try:
-        return workspace.train(examples, order, batch_size)
-    finally:
-        optimizer.step_count = update.step_count
-        workspace.store()
-
-
-def fit(
-    network: Network,
-    X: npt.ArrayLike,
-    Y: npt.ArrayLike,
-    *,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | str,
-    shuffle: bool,
-    seed: Any,
-    sample_weight: npt.ArrayLike | None,
-    validation_data: Sequence[npt.ArrayLike] | None,
-    dropout: float | Sequence[float],
-    gradient_clipping: float | None,
-    callbacks: Sequence[Callback],
-    verbose: bool,
-    n_threads: int | None,
-) -> History:
-    """Train a network; see `Network.fit`."""
-    epochs = as_integer("epochs", epochs, high=None)
-    batch_size = as_integer("batch_size", batch_size)
-    optimizer = as_optimizer(optimizer)
-    optimizer._check(network)
-    shuffle = as_bool("shuffle", shuffle)
-    verbose = as_bool("verbose", verbose)
-    rng = as_generator(seed)
-    try:
-        callbacks = list(callbacks)
+        checked = list(callbacks)
     except TypeError:
         raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}") from None
-    for callback in callbacks:
+    for callback in checked:
         if not callable(callback):
             raise TypeError(f"callbacks must be callables, got {callback!r}")
-    examples, weight = network._examples(X, Y, sample_weight)
-    validation = _validation_examples(network, validation_data)
-    options = _step_options(dropout, gradient_clipping, len(network.sizes) - 2, rng)
-
-    batch_size = min(batch_size, examples.n)
-    history = History()
-    with _workspace(network, examples.n, batch_size, n_threads) as workspace:
-        optimizer._update(network)  # begins the state, so that the checkpoint has it
-        checkpoint = _Checkpoint(network, optimizer)
-        for epoch in range(1, epochs + 1):
-            checkpoint.take()
-            order = rng.permutation(examples.n) if shuffle else None
-            begin = time.perf_counter()
-            try:
-                total = _train(
-                    network, workspace, examples, order, batch_size, optimizer, **options
-                )
-                seconds = time.perf_counter() - begin
-                finite = math.isfinite(total) and _is_finite(network)
-            except BaseException:
-                # Ctrl-C, say: whole steps stay, but only if they led to numbers.
-                if not _is_finite(network):
-                    checkpoint.restore()
-                raise
-            if not finite:
-                checkpoint.restore()
-                raise DivergenceError(
-                    epoch,
-                    optimizer.learning_rate,
-                    f"the network is back at the end of epoch {epoch - 1}"
-                    if epoch > 1
-                    else "the network is as it was before",
-                )
-            end = EpochEnd(
-                epoch,
-                total / weight,
-                network._evaluate(*validation, n_threads) if validation is not None else None,
-                seconds,
-                network,
-            )
-            history._append(end)
-            if verbose:
-                _print(end, epochs)
-            answers = [callback(end) for callback in callbacks]
-            if any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers):
-                break
-    return history
+    return checked
 
 
-def _step_options(
-    dropout: float | Sequence[float],
-    gradient_clipping: float | None,
-    n_hidden: int,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    rates = as_dropout(dropout, n_hidden)
-    if gradient_clipping is not None:
-        options["max_norm"] = as_real("gradient_clipping", gradient_clipping)
-        if not options["max_norm"] > 0:
-            raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
-    if any(rates):
-        # Without dropout the generator is drawn from for the orders alone.
-        options |= {"dropout": rates, "dropout_seed": int(rng.integers(2**63))}
-    return options
-
-
-def _validation_examples(
-    network: Network, validation_data: Sequence[npt.ArrayLike] | None
-) -> tuple[Examples, float] | None:
-    if validation_data is None:
-        return None
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-        raise TypeError(
-            "validation_data must be a tuple (X, Y) or (X, Y, sample_weight), "
-            f"got {type(validation_data).__name__}"
-            + (f" of {len(validation_data)}" if hasattr(validation_data, "__len__") else "")
-        )
-    X, Y, *rest = validation_data
-    names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-    return network._examples(X, Y, rest[0] if rest else None, names)
-
-
-def _print(end: EpochEnd, epochs: int) -> None:
-    validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
-    print(
-        f"epoch {end.epoch:{len(str(epochs))}}/{epochs}  loss {end.loss:.6f}{validation}  "
-        f"{end.seconds:.3f} s",
-        flush=True,
-    )
+def any_stops(callbacks: Iterable[Callable[[Any], object]], end: object) -> bool:
+    """Call every callback with `end`; return whether one of them returned True."""
+    answers = [callback(end) for callback in callbacks]
+    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)

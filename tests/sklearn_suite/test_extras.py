@@ -275,7 +275,7 @@ def test_callbacks_see_each_epoch_and_can_stop(solver: str) -> None:
 
 
 def test_a_callback_that_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="callbacks must hold callables, got 3"):
+    with pytest.raises(TypeError, match="callbacks must be callables, got 3"):
         small(callbacks=[3]).fit(X, y)
 
 

@@ -1,126 +1,137 @@
-/* A team of threads that work through the same steps: numbered pieces of work go to whoever is
- * free, and a barrier stands between the phases. Plain C11 atomics: nothing outlives a run. */
+/* A team of threads that works through phases. A leader opens each phase with a number of items;
+ * whichever thread is free takes the next one; the phase ends when every item is finished. Nobody
+ * waits for a thread, only for items that were taken: a worker that arrives late, or never, costs
+ * nothing but its help.
+ *
+ * The items left are counted down in one atomic word together with the phase's number, so a worker
+ * can only take an item of the phase that it sees. Between taking and finishing an item it may read
+ * whatever the leader wrote before opening the phase: the leader cannot go on until the item is
+ * finished. */
 
 #ifndef NNCORE_TEAM_H
 #define NNCORE_TEAM_H
 
-#include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
-#include <time.h>
+#include <stdint.h>
 
-/* Moments of units that died sink below the normal numbers, where an operation takes several times
- * as long: a run counts such numbers as 0. Returned is what nncore_float_mode puts back. */
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-typedef unsigned nncore_mode;
-static inline nncore_mode nncore_flush_subnormals(void) {
-    const nncore_mode mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040); /* flush to zero, denormals are zero */
-    return mode;
-}
-static inline void nncore_float_mode(nncore_mode mode) { _mm_setcsr(mode); }
-#elif defined(__aarch64__)
-typedef unsigned long nncore_mode;
-static inline nncore_mode nncore_flush_subnormals(void) {
-    nncore_mode mode;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode | 1ul << 24));
-    return mode;
-}
-static inline void nncore_float_mode(nncore_mode mode) {
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
-}
+#if defined(_WIN32)
+#include <windows.h>
 #else
-typedef int nncore_mode;
-static inline nncore_mode nncore_flush_subnormals(void) { return 0; }
-static inline void nncore_float_mode(nncore_mode mode) { (void)mode; }
+#include <sched.h>
 #endif
+
+/* The low bits of the ticket count items, the high ones phases. */
+#define NNCORE_ITEM_BITS 40
+#define NNCORE_ITEM_MASK ((UINT64_C(1) << NNCORE_ITEM_BITS) - 1)
+
+/* A worker without an item spins this often, about 20 us, then yields its core this often before it
+ * should sleep: phases of a running step follow each other within microseconds. */
+#define NNCORE_SPINS 2000
+#define NNCORE_YIELDS 200
 
 typedef struct {
-    int members;
-    atomic_int open; /* 0: members wait for the start, 1: they may, -1: they shall go home */
-    atomic_int stop; /* somebody saw a reason to end the run at the next barrier */
-    atomic_int arrived;
-    atomic_uint generation;
-    atomic_ptrdiff_t next;
+    atomic_uint_fast64_t ticket;
+    atomic_ptrdiff_t finished;
+    ptrdiff_t n_items;
+    atomic_int stopped; /* items that are left are to be skipped */
+    atomic_int closed;  /* workers leave */
+    const void *leader;
+    atomic_int *asleep; /* one per thread; the memory is the caller's */
 } nncore_team;
 
-static inline double nncore_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+/* Names the calling operating-system thread. */
+static inline const void *nncore_this_thread(void) {
+    static _Thread_local char place;
+    return &place;
 }
 
-/* With a free core for each member a wait is far shorter than the spins; without, it must let the
- * others run. */
-#define NNCORE_SPINS 2000
+static inline void nncore_yield(void) {
+#if defined(_WIN32)
+    SwitchToThread();
+#else
+    sched_yield();
+#endif
+}
 
-static inline void nncore_pause(int *spins) {
-    if (++*spins < NNCORE_SPINS) {
+static inline void nncore_pause(int spins) {
+    if (spins >= NNCORE_SPINS)
+        nncore_yield();
 #if defined(__x86_64__)
+    else
         __builtin_ia32_pause();
 #elif defined(__aarch64__)
+    else
         __asm__ volatile("yield");
 #endif
-    } else {
-        sched_yield();
-    }
 }
 
-static inline void nncore_team_assemble(nncore_team *team) {
-    atomic_store(&team->open, 0);
-    atomic_store(&team->stop, 0);
-    atomic_store(&team->arrived, 0);
-    atomic_store(&team->generation, 0);
-    atomic_store(&team->next, 0);
+/* The calling thread becomes the leader. `asleep` has a zero for each thread, the leader included. */
+static inline void nncore_team_open(nncore_team *team, void *asleep) {
+    team->asleep = asleep;
+    atomic_store(&team->ticket, 0);
+    atomic_store(&team->finished, 0);
+    atomic_store(&team->stopped, 0);
+    atomic_store(&team->closed, 0);
+    team->leader = nncore_this_thread();
 }
 
-/* Start the work of the members that have come, or, with 0, send them home. */
-static inline void nncore_team_open(nncore_team *team, int members) {
-    team->members = members;
-    atomic_store_explicit(&team->open, members > 0 ? 1 : -1, memory_order_release);
+/* Workers leave as soon as they have finished their items. */
+static inline void nncore_team_close(nncore_team *team) { atomic_store(&team->closed, 1); }
+
+static inline int nncore_team_closed(nncore_team *team) {
+    return atomic_load_explicit(&team->closed, memory_order_acquire);
 }
 
-/* Whether there is work to do. */
-static inline int nncore_team_enter(nncore_team *team) {
-    int spins = 0, open;
-    while ((open = atomic_load_explicit(&team->open, memory_order_acquire)) == 0)
-        nncore_pause(&spins);
-    return open > 0;
+/* Open a phase. All items of the one before are finished. */
+static inline void nncore_team_begin(nncore_team *team, ptrdiff_t n_items) {
+    const uint64_t ticket = atomic_load_explicit(&team->ticket, memory_order_relaxed);
+    const uint64_t phase = (ticket >> NNCORE_ITEM_BITS) + 1;
+    team->n_items = n_items;
+    atomic_store_explicit(&team->finished, 0, memory_order_relaxed);
+    /* Sequentially consistent, so that a worker about to sleep sees either this or its wake-up. */
+    atomic_store(&team->ticket, phase << NNCORE_ITEM_BITS | (uint64_t)n_items);
 }
 
-/* The number of the next piece of work of this phase. */
+/* The index of an item that the caller must finish, or -1 if none is left. */
 static inline ptrdiff_t nncore_team_take(nncore_team *team) {
-    if (team->members == 1) {
-        const ptrdiff_t next = atomic_load_explicit(&team->next, memory_order_relaxed);
-        atomic_store_explicit(&team->next, next + 1, memory_order_relaxed);
-        return next;
-    }
-    return atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed);
+    uint_fast64_t ticket = atomic_load_explicit(&team->ticket, memory_order_acquire);
+    while (ticket & NNCORE_ITEM_MASK)
+        if (atomic_compare_exchange_weak_explicit(&team->ticket, &ticket, ticket - 1,
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return team->n_items - (ptrdiff_t)(ticket & NNCORE_ITEM_MASK);
+    return -1;
 }
 
-/* End the run at the next barrier. */
-static inline void nncore_team_stop(nncore_team *team) { atomic_store(&team->stop, 1); }
+/* Announce that the worker sleeps until it is roused; false if there is work to do first. */
+static inline int nncore_team_doze(nncore_team *team, int rank) {
+    atomic_store(&team->asleep[rank], 1);
+    if ((atomic_load(&team->ticket) & NNCORE_ITEM_MASK) || atomic_load(&team->closed))
+        return !atomic_exchange(&team->asleep[rank], 0);
+    return 1;
+}
 
-/* Asked after a barrier: the same answer for all. */
+/* Whether the worker sleeps and the caller has to wake it. */
+static inline int nncore_team_rouse(nncore_team *team, int rank) {
+    return atomic_load_explicit(&team->asleep[rank], memory_order_seq_cst) &&
+           atomic_exchange(&team->asleep[rank], 0);
+}
+
+static inline void nncore_team_finish(nncore_team *team) {
+    atomic_fetch_add_explicit(&team->finished, 1, memory_order_release);
+}
+
+/* Whether all items of the phase are finished; what was written for them is then visible. */
+static inline int nncore_team_done(nncore_team *team) {
+    return atomic_load_explicit(&team->finished, memory_order_acquire) == team->n_items;
+}
+
+static inline void nncore_team_stop(nncore_team *team, int stopped) {
+    atomic_store_explicit(&team->stopped, stopped, memory_order_relaxed);
+}
+
 static inline int nncore_team_stopped(nncore_team *team) {
-    return atomic_load_explicit(&team->stop, memory_order_relaxed);
-}
-
-/* Wait for all; what each wrote before is seen by all after. The next phase counts from 0. */
-static inline void nncore_team_wait(nncore_team *team) {
-    const unsigned generation = atomic_load_explicit(&team->generation, memory_order_relaxed);
-    if (team->members == 1 ||
-        atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->members - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->generation, generation + 1, memory_order_release);
-        return;
-    }
-    int spins = 0;
-    while (atomic_load_explicit(&team->generation, memory_order_acquire) == generation)
-        nncore_pause(&spins);
+    return atomic_load_explicit(&team->stopped, memory_order_relaxed);
 }
 
 #endif

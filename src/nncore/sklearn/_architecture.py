@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..architecture import Architecture
 from ..network import Network
 
 __all__ = [
     "ACTIVATIONS",
     "OUTPUT_ACTIVATIONS",
     "bare_network",
-    "dropout_rates",
     "hidden_activations",
     "hidden_sizes",
     "network_of",
@@ -42,27 +42,24 @@ def hidden_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
         sizes = list(hidden_layer_sizes)
     else:
         sizes = [hidden_layer_sizes]
+    if any(isinstance(size, (bool, np.bool_)) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must hold integers, got {sizes}.")
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return [operator.index(size) for size in sizes]
 
 
-def _per_layer(name: str, value: Any, n_hidden: int) -> list[Any]:
-    """Return a value for each hidden layer, from one for all or a sequence."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value] * n_hidden
-    values = list(value)
-    if len(values) != n_hidden:
-        raise ValueError(
-            f"{name} must be one value or one for each of the {n_hidden} hidden layers, "
-            f"got {len(values)}: {values}"
-        )
-    return values
-
-
 def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> list[str]:
     """Return scikit-learn's name of each hidden layer's activation."""
-    names = _per_layer("activation", activation, n_hidden)
+    if isinstance(activation, str):
+        names = [activation] * n_hidden
+    else:
+        names = list(activation)
+        if len(names) != n_hidden:
+            raise ValueError(
+                f"activation must be one name or one for each of the {n_hidden} hidden layers, "
+                f"got {len(names)}: {names}"
+            )
     for name in names:
         if name not in ACTIVATIONS:
             raise ValueError(
@@ -71,23 +68,12 @@ def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> list[s
     return names
 
 
-def dropout_rates(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:
-    """Return the share of units that each hidden layer drops."""
-    rates = _per_layer("dropout", dropout, n_hidden)
-    for rate in rates:
-        if not 0 <= rate < 1:
-            raise ValueError(f"dropout must hold numbers in [0, 1), got {rate!r}")
-    return tuple(float(rate) for rate in rates)
-
-
 def bare_network(
     sizes: Sequence[int], hidden: Sequence[str], output: str, loss: str, dtype: np.dtype[Any]
 ) -> Network:
-    """Return a network whose parameters have no values yet."""
-    network = Network.__new__(Network)
+    """Return a network whose parameters are 0."""
     names = [*(ACTIVATIONS[name] for name in hidden), OUTPUT_ACTIVATIONS[output]]
-    network._set_architecture(sizes, names, loss, dtype)
-    return network
+    return Network.from_architecture(Architecture.from_names(sizes, names, loss, dtype))
 
 
 def network_of(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +15,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .._checks import first_nonfinite
+from .._arrays import first_nonfinite
+from .._checks import as_dropout
+from .._layout import SOURCES
 from ..network import Network
 from ._architecture import (
     ACTIVATIONS,
     OUTPUT_ACTIVATIONS,
     bare_network,
-    dropout_rates,
     hidden_activations,
     hidden_sizes,
     network_of,
 )
 from ._examples import TrainingSet, outputs_of
-from ._fit import fit_lbfgs, fit_stochastic
+from ._fit import FitMixin
 from ._reports import CallbackSupportMixin, Reports
 from ._validation import ValidationSet, split
 
@@ -37,11 +39,9 @@ Array = npt.NDArray[Any]
 STOCHASTIC = ("sgd", "adam")
 
 FLOATS = (np.float64, np.float32)
-# What examples may be gathered from without a conversion of the whole.
-_SOURCES = tuple(np.dtype(name) for name in ("float32", "float64", "uint8"))
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
+class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator, ABC):
     """An estimator whose `coefs_` and `intercepts_` are views of a network's parameters."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -218,7 +218,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         factors = self._class_factors(labels, incremental)
         if factors is not None:
             sample_weight = factors if sample_weight is None else sample_weight * factors
-        dropout = dropout_rates(self.dropout, n_hidden)
+        dropout = as_dropout(self.dropout, n_hidden)
         if self.solver == "lbfgs" and (any(dropout) or self.gradient_clipping is not None):
             raise ValueError(
                 "dropout and gradient_clipping need solver='sgd' or 'adam', got solver='lbfgs'"
@@ -235,8 +235,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             self._new_network(X.shape[1], self.n_outputs_, dtype)
         elif len(self.coefs_) != n_hidden + 1:
             raise ValueError(
-                f"hidden_layer_sizes must name the {len(self.coefs_) - 1} hidden layers of the "
-                f"network that is to be gone on with, got {self.hidden_layer_sizes!r}"
+                f"hidden_layer_sizes must match the {len(self.coefs_) - 1} hidden layers of the "
+                f"fitted network, got {self.hidden_layer_sizes!r}"
             )
         network = self._current_network(adopt=True)
         if network.sizes[-1] != self.n_outputs_:
@@ -261,14 +261,22 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 raise ValueError("partial_fit does not support early_stopping=True")
             held_out = self._validation_set(*validation)
             if self.early_stopping and held_out is None:
-                X, Y, sample_weight, held_out = split(self, X, Y, labels, sample_weight)
+                X, Y, sample_weight, held_out = split(
+                    X,
+                    Y,
+                    labels,
+                    sample_weight,
+                    fraction=self.validation_fraction,
+                    stratify=self._strata(Y),
+                    random_state=self._random_state,
+                )
             training = TrainingSet(X, Y, sample_weight, network.dtype)
             reports = Reports(self, X, y, sample_weight, incremental=incremental)
-            fit_stochastic(self, network, training, held_out, dropout, reports, incremental)
+            self._fit_stochastic(network, training, held_out, dropout, reports, incremental)
         else:
             training = TrainingSet(X, Y, sample_weight, network.dtype)
             reports = Reports(self, X, y, sample_weight, incremental=incremental)
-            fit_lbfgs(self, network, training, reports)
+            self._fit_lbfgs(network, training, reports)
         if first_nonfinite(network.parameters) is not None:
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
@@ -370,7 +378,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         return (
             type(X) is np.ndarray
             and X.ndim == 2
-            and X.dtype in _SOURCES[:2]
+            and X.dtype in FLOATS
             and X.dtype.isnative
             and X.shape[0] > 0
             and X.shape[1] == getattr(self, "n_features_in_", -1)
@@ -382,18 +390,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     def _outputs(self, X: Any) -> Array:
         """Return the network's outputs for input that is still to be checked."""
         if "coefs_" not in self.__dict__:
-            check_is_fitted(self)  # raises; asked always it would cost as much as a small network
-        # What validation data have passed already is not to be asked for its columns' names again.
+            check_is_fitted(self)  # raises; always called, it would cost as much as a small network
+        # Validation data have been checked, and have no column names anymore.
         if X is not self.__dict__.get("_checked_X"):
             if self._is_plain(X):
-                outputs = self._outputs_of_checked(X, check_rows=True)
-                if outputs is not None:
-                    return outputs
+                # `Network.predict` checks that X is finite; scikit-learn's message is the one below.
+                with suppress(ValueError):
+                    return self._outputs_of_checked(X)
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        return cast(Array, self._outputs_of_checked(X))
+        return self._outputs_of_checked(X)
 
-    def _outputs_of_checked(self, X: Any, check_rows: bool = False) -> Array | None:
-        """Return the outputs; with `check_rows`, None if X is not finite."""
+    def _outputs_of_checked(self, X: Any) -> Array:
+        """Return the outputs for input with the right shape and type."""
         network = self._current_network()
         if self.dtype is None:
             # As NumPy's promotion has it: float64 examples are not rounded to a float32 network.
@@ -408,9 +416,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                     self._core_loss(),
                     dtype,
                 )
-        if X.dtype not in _SOURCES or not X.dtype.isnative:
+        if scipy.sparse.issparse(X) and X.dtype not in SOURCES:
             X = X.astype(network.dtype)
-        return outputs_of(network, X, self.n_threads, check_rows)
+        return outputs_of(network, X, self.n_threads)
 
     def predict(self, X: Any) -> Array:
         """Predict the targets of examples.

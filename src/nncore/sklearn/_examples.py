@@ -1,7 +1,8 @@
-"""The examples that an estimator works on; sparse ones become dense a few batches at a time."""
+"""The examples that an estimator works on. Sparse ones become dense a few batches at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,20 @@ import numpy.typing as npt
 import scipy.sparse
 
 from .._layout import Examples
-from .._step import Workspace
 from ..network import Network
+from ..session import GRADIENT_BATCH
+from ..training import Piece
 
 __all__ = ["TrainingSet", "outputs_of"]
 
 Array = npt.NDArray[Any]
+Order = npt.NDArray[np.intp]
 
-# How many elements of a sparse matrix are dense at a time, if they are not more in one batch.
+# How many elements of a sparse matrix are dense at a time, unless one batch has more.
 _DENSE_ELEMENTS = 2**18
 
-_GRADIENT_BATCH = 256
+# The rows for which `outputs_of` densifies multiples.
+_OUTPUT_ROWS = 64
 
 
 def _dense_rows(batch_size: int, n_features: int) -> int:
@@ -28,7 +32,7 @@ def _dense_rows(batch_size: int, n_features: int) -> int:
 
 
 class TrainingSet:
-    """Inputs, targets and weights in the types that the compiled step takes.
+    """Inputs, targets and weights in the types that the compiled step reads: a `training.Data`.
 
     Parameters
     ----------
@@ -47,14 +51,14 @@ class TrainingSet:
         self.weight = float(
             self.n if sample_weight is None else sample_weight.sum(dtype=np.float64)
         )
-        self.is_sparse = scipy.sparse.issparse(X)
-        if not self.is_sparse:
+        self._examples: Examples | None = None
+        if not scipy.sparse.issparse(X):
             if X.dtype.itemsize > dtype.itemsize:
-                # Every epoch reads them all: half the bytes, and no conversions, are worth a copy.
-                self.X = X = np.ascontiguousarray(X, dtype)
-            self._examples = Examples(X, Y, self.sample_weight)
+                # Every epoch reads all of X: half the bytes, and no conversions, repay the copy.
+                self.X = np.ascontiguousarray(X, dtype)
+            self._examples = Examples(self.X, Y, self.sample_weight)
 
-    def _some(self, rows: Array | slice) -> Examples:
+    def _dense(self, rows: Array | slice) -> Examples:
         weights = self.sample_weight
         return Examples(
             self.X[rows].toarray(),
@@ -62,53 +66,38 @@ class TrainingSet:
             None if weights is None else np.ascontiguousarray(weights[rows]),
         )
 
-    def train(
-        self, workspace: Workspace, order: Array | None, batch_size: int, batch_losses: Array
-    ) -> None:
-        """Run the steps of an epoch; `batch_losses` as in `Workspace.train`."""
-        if not self.is_sparse:
-            workspace.train(self._examples, order, batch_size, batch_losses)
+    def pieces(  # noqa: D102 - described in the protocol
+        self, order: Order | None, batch_size: int, begin: int, end: int
+    ) -> Iterable[Piece]:
+        if self._examples is not None:
+            yield Piece(self._examples, order, begin, end)
             return
         step = _dense_rows(batch_size, self.X.shape[1])
-        for begin in range(0, self.n, step):
-            rows = slice(begin, begin + step) if order is None else order[begin : begin + step]
-            at = begin // batch_size
-            workspace.train(self._some(rows), None, batch_size, batch_losses[at:])
+        for first in range(begin, end, step):
+            rows = slice(first, min(first + step, end))
+            examples = self._dense(rows if order is None else order[rows])
+            yield Piece(examples, None, 0, examples.n)
 
     def gradient(self, network: Network, out: Array, n_threads: int | None) -> float:
         """Set `out` to the gradient of the mean loss; return the mean loss."""
-        batch_size = min(self.n, _GRADIENT_BATCH)
-        team = network._team_size(n_threads, self.n, batch_size)
-        with network._workspace(batch_size, team) as workspace:
-            workspace.load()
-            if not self.is_sparse:
-                return workspace.add_gradient(out, self._examples, 1 / self.weight) / self.weight
-            total, part = 0.0, np.empty_like(out)
-            out[...] = 0
-            step = _dense_rows(batch_size, self.X.shape[1])
-            for begin in range(0, self.n, step):
-                rows = self._some(slice(begin, begin + step))
-                total += workspace.add_gradient(part, rows, 1 / self.weight)
+        batch_size = min(self.n, GRADIENT_BATCH)
+        total, part = 0.0, np.empty_like(out)
+        out[...] = 0
+        with network.session(self.n, batch_size=batch_size, n_threads=n_threads) as session:
+            for piece in self.pieces(None, batch_size, 0, self.n):
+                total += session.gradient(part, piece.examples, 1 / self.weight)
                 out += part
-            return total / self.weight
+        return total / self.weight
 
 
-def outputs_of(
-    network: Network, X: Any, n_threads: int | None, check_rows: bool = False
-) -> Array | None:
-    """Return the network's outputs for each row of X, which has been checked.
-
-    With `check_rows` it has not been looked through yet: None if it is not finite.
-    """
+def outputs_of(network: Network, X: Any, n_threads: int | None) -> Array:
+    """Return the network's outputs for each row of X."""
     if not scipy.sparse.issparse(X):
-        few_outputs = network._predict_few(X, n_threads)
-        if few_outputs is None:
-            return network._predict(X, n_threads, check_rows=check_rows)
-        return few_outputs
+        return network.predict(X, n_threads=n_threads)
     X = X.tocsr()
     outputs = np.empty((X.shape[0], network.sizes[-1]), dtype=network.dtype)
-    step = _dense_rows(64, X.shape[1])
+    step = _dense_rows(_OUTPUT_ROWS, X.shape[1])
     for begin in range(0, X.shape[0], step):
         rows = X[begin : begin + step].toarray()
-        outputs[begin : begin + step] = network._predict(rows, n_threads)
+        outputs[begin : begin + step] = network.predict(rows, n_threads=n_threads)
     return outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from typing import Any
 
@@ -11,17 +10,21 @@ import numpy.typing as npt
 import scipy
 import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
 from sklearn.utils.optimize import _check_optimize_result
 
 from ..network import Network
+from ..session import StepOptions
+from ..training import Epoch, Position, Run
 from ._examples import TrainingSet
 from ._reports import Reports
 from ._solvers import StochasticSolver
 from ._validation import ValidationSet
 
-__all__ = ["fit_lbfgs", "fit_stochastic"]
+__all__ = ["FitMixin"]
 
 Array = npt.NDArray[Any]
+Order = npt.NDArray[np.intp]
 
 
 def _batch_size(wanted: int | str, n: int) -> int:
@@ -35,169 +38,214 @@ def _batch_size(wanted: int | str, n: int) -> int:
     return min(int(wanted), n)
 
 
-def fit_stochastic(
-    estimator: Any,
-    network: Network,
-    training: TrainingSet,
-    validation: ValidationSet | None,
-    dropout: tuple[float, ...],
-    reports: Reports,
-    incremental: bool,
-) -> None:
-    """Train by SGD or Adam until `max_iter`, a tolerance or a callback ends it."""
-    solver = getattr(estimator, "_optimizer", None)
-    if not incremental or solver is None or not solver.belongs_to(network):
-        estimator._optimizer = solver = StochasticSolver(estimator, network)
-    early_stopping = estimator.early_stopping
-    n = training.n
-    batch_size = _batch_size(estimator.batch_size, n)
-    n_batches = -(-n // batch_size)
-    # Each batch's loss counts by its number of examples, whatever these weigh.
-    shares = np.full(n_batches, batch_size / n)
-    shares[-1] = (n - (n_batches - 1) * batch_size) / n
-    batch_losses = np.empty((n_batches, 2))
-    options: dict[str, Any] = {}
-    if any(dropout):
-        seed = int(estimator._random_state.randint(2**31 - 1))
-        options |= {"dropout": dropout, "dropout_seed": seed}
-    if estimator.gradient_clipping is not None:
-        options["max_norm"] = float(estimator.gradient_clipping)
+def _draw_order(rng: np.random.RandomState, last: Order | None, n: int) -> Order:
+    """Return the next order: scikit-learn draws each as a permutation of the one before."""
+    step = np.arange(n)
+    rng.shuffle(step)
+    return step if last is None else last[step]
 
-    order = np.arange(n)
-    team = network._team_size(estimator.n_threads, n, batch_size)
-    try:
-        estimator.n_iter_ = 0
-        with network._workspace(batch_size, team) as workspace:
-            for _ in range(estimator.max_iter):
-                if estimator.shuffle:
-                    # Each order is drawn as a permutation of the one before.
-                    step = np.arange(n)
-                    estimator._random_state.shuffle(step)
-                    order = order[step]
-                begin = time.perf_counter()
-                update = solver.update(estimator.alpha, **options)
-                workspace.load(update)
-                try:
-                    training.train(
-                        workspace, order if estimator.shuffle else None, batch_size, batch_losses
-                    )
-                finally:
-                    workspace.store()
-                    solver.step_count = update.step_count
-                seconds = time.perf_counter() - begin
 
-                estimator.n_iter_ += 1
-                losses = batch_losses[:, 0] * estimator._loss_factor + batch_losses[:, 1]
-                estimator.loss_ = float(shares @ losses)
-                estimator.t_ += n
-                estimator.loss_curve_.append(estimator.loss_)
-                if estimator.verbose:
-                    print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
-                validation_loss = _validate(estimator, network, validation)
-                if not early_stopping:
-                    _watch_loss(estimator)
-                solver.end_epoch(estimator.t_)
-                if reports.is_wanted() and reports.iteration(
-                    estimator.n_iter_, estimator.loss_, validation_loss, seconds, network
-                ):
-                    break
+class FitMixin:
+    """What `BaseMLP` does between its checks of the data and the end of a fit."""
 
-                if estimator._no_improvement_count > estimator.n_iter_no_change:
-                    what = "Validation score" if early_stopping else "Training loss"
-                    reason = (
-                        f"{what} did not improve more than tol={estimator.tol:f} for "
-                        f"{estimator.n_iter_no_change:d} consecutive epochs."
-                    )
-                    if solver.stops(reason, estimator.verbose):
+    # Parameters of the constructors.
+    alpha: float
+    batch_size: Any
+    early_stopping: bool
+    gradient_clipping: float | None
+    max_fun: int
+    max_iter: int
+    n_iter_no_change: float
+    n_threads: int | None
+    scoring: Any
+    shuffle: bool
+    tol: float
+    verbose: Any
+
+    _loss_factor: float
+    _no_improvement_count: int
+    _best_parameters: Array
+    _random_state: Any
+
+    def _fit_stochastic(
+        self,
+        network: Network,
+        training: TrainingSet,
+        validation: ValidationSet | None,
+        dropout: tuple[float, ...],
+        reports: Reports,
+        incremental: bool,
+    ) -> None:
+        """Train by SGD or Adam until `max_iter`, a tolerance or a callback ends it."""
+        solver: StochasticSolver | None = getattr(self, "_optimizer", None)
+        if not incremental or solver is None or not solver.adapt(network.architecture):
+            self._optimizer = solver = StochasticSolver(self)
+        solver.penalty = float(self.alpha)
+        n = training.n
+        batch_size = _batch_size(self.batch_size, n)
+        max_norm = 0.0 if self.gradient_clipping is None else float(self.gradient_clipping)
+        options = StepOptions(max_norm)
+        if any(dropout):
+            seed = int(self._random_state.randint(2**31 - 1))
+            options = StepOptions(max_norm, dropout, seed)
+        self.n_iter_ = 0
+        try:
+            with network.session(n, batch_size=batch_size, n_threads=self.n_threads) as session:
+                run = Run(
+                    session,
+                    solver,
+                    training,
+                    batch_size,
+                    draw_order=_draw_order if self.shuffle else None,
+                    position=Position(self._random_state),
+                    options=options,
+                    keep_going=True,
+                )
+                for epoch in run.epochs(1 if incremental else self.max_iter):
+                    self._note_epoch(epoch, n, batch_size)
+                    validation_loss = self._validate(network, validation)
+                    if not self.early_stopping:
+                        self._watch_loss()
+                    solver.end_epoch(self.t_)
+                    if self._stops(reports, validation_loss, epoch.seconds, network, solver):
                         break
-                    estimator._no_improvement_count = 0
-                if incremental:
-                    break
-                if estimator.n_iter_ == estimator.max_iter:
-                    warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached "
-                        "and the optimization hasn't converged yet.",
-                        ConvergenceWarning,
-                        stacklevel=2,
-                    )
-    except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
-    if early_stopping:
-        network.parameters[:] = estimator._best_parameters
+                else:
+                    if not incremental:
+                        warnings.warn(
+                            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
+                            "and the optimization hasn't converged yet.",
+                            ConvergenceWarning,
+                            stacklevel=2,
+                        )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        if self.early_stopping:
+            network.parameters = self._best_parameters
 
+    def _note_epoch(self, epoch: Epoch, n: int, batch_size: int) -> None:
+        """Set what scikit-learn reports of an epoch."""
+        losses, weights, squares = epoch.sums.T
+        means = np.zeros(len(losses))
+        penalized = losses * self._loss_factor + 0.5 * self.alpha * squares
+        np.divide(penalized, weights, out=means, where=weights != 0)
+        # Each batch's loss counts by its number of examples, whatever these weigh.
+        shares = np.full(len(losses), batch_size / n)
+        shares[-1] = (n - (len(losses) - 1) * batch_size) / n
+        self.n_iter_ += 1
+        self.loss_ = float(shares @ means)
+        self.t_ += n
+        self.loss_curve_.append(self.loss_)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
 
-def _watch_loss(estimator: Any) -> None:
-    loss = estimator.loss_curve_[-1]
-    if loss > estimator.best_loss_ - estimator.tol:
-        estimator._no_improvement_count += 1
-    else:
-        estimator._no_improvement_count = 0
-    if loss < estimator.best_loss_:  # which NaN is not
-        estimator.best_loss_ = loss
+    def _watch_loss(self) -> None:
+        loss = self.loss_curve_[-1]
+        if loss > self.best_loss_ - self.tol:
+            self._no_improvement_count += 1
+        else:
+            self._no_improvement_count = 0
+        if loss < self.best_loss_:  # False for NaN
+            self.best_loss_ = loss
 
-
-def _validate(estimator: Any, network: Network, validation: ValidationSet | None) -> float | None:
-    """Note the validation loss and, for early stopping, the score; return the loss."""
-    if validation is None:
-        return None
-    loss, score = validation.evaluate(estimator, network)
-    curve = getattr(estimator, "validation_loss_curve_", None)
-    estimator.validation_loss_curve_ = [*(curve or ()), loss]
-    if not estimator.early_stopping:
+    def _validate(self, network: Network, validation: ValidationSet | None) -> float | None:
+        """Record the validation loss and, for early stopping, the score; return the loss."""
+        if validation is None:
+            return None
+        outputs = self._outputs_of_checked(validation.X)
+        loss = validation.mean_loss(outputs, network.architecture.loss) * self._loss_factor
+        curve = getattr(self, "validation_loss_curve_", None)
+        self.validation_loss_curve_ = [*(curve or ()), loss]
+        if not self.early_stopping:
+            return loss
+        score = self._validation_score(validation, outputs, loss)
+        self.validation_scores_.append(score)
+        if self.verbose:
+            print(f"Validation score: {score:f}")
+        if score < self.best_validation_score_ + self.tol:
+            self._no_improvement_count += 1
+        else:
+            self._no_improvement_count = 0
+        if score > self.best_validation_score_:
+            self.best_validation_score_ = score
+            self._best_parameters = network.parameters.copy()
         return loss
-    estimator.validation_scores_.append(score)
-    if estimator.verbose:
-        print(f"Validation score: {score:f}")
-    if score < estimator.best_validation_score_ + estimator.tol:
-        estimator._no_improvement_count += 1
-    else:
-        estimator._no_improvement_count = 0
-    if score > estimator.best_validation_score_:
-        estimator.best_validation_score_ = score
-        estimator._best_parameters = network.parameters.copy()
-    return loss
 
+    def _validation_score(self, validation: ValidationSet, outputs: Array, loss: float) -> float:
+        """Return the score that early stopping monitors."""
+        if self.scoring is None:
+            return self._score(validation.y, outputs, validation.sample_weight)
+        if self.scoring == "loss":
+            return -loss
+        scorer = check_scoring(self, scoring=self.scoring)
+        weights = {}
+        if validation.sample_weight is not None:
+            weights["sample_weight"] = validation.sample_weight
+        self._checked_X = validation.X
+        try:
+            return float(scorer(self, validation.X, validation.y, **weights))
+        finally:
+            del self._checked_X
 
-def fit_lbfgs(estimator: Any, network: Network, training: TrainingSet, reports: Reports) -> None:
-    """Minimise the mean loss of all examples by SciPy's L-BFGS-B."""
-    gradient = np.empty_like(network.parameters)
-    alpha = estimator.alpha / training.weight
-    is_weight = np.zeros(network.parameters.size, dtype=bool)
-    begin = 0
-    for W, b in zip(network.weights, network.biases, strict=True):
-        is_weight[begin : begin + W.size] = True
-        begin += W.size + b.size
+    def _stops(
+        self,
+        reports: Reports,
+        validation_loss: float | None,
+        seconds: float,
+        network: Network,
+        solver: StochasticSolver,
+    ) -> bool:
+        """Return whether a callback or a tolerance ends the fit after this epoch."""
+        if reports.is_wanted() and reports.iteration(
+            self.n_iter_, self.loss_, validation_loss, seconds, network
+        ):
+            return True
+        if self._no_improvement_count <= self.n_iter_no_change:
+            return False
+        what = "Validation score" if self.early_stopping else "Training loss"
+        reason = (
+            f"{what} did not improve more than tol={self.tol:f} for "
+            f"{self.n_iter_no_change:d} consecutive epochs."
+        )
+        if solver.stops(reason, self.verbose):
+            return True
+        self._no_improvement_count = 0
+        return False
 
-    def objective(parameters: Array) -> tuple[float, Array]:
-        network.parameters[:] = parameters
-        loss = training.gradient(network, gradient, estimator.n_threads)
-        W = np.where(is_weight, parameters, 0)
-        total = loss * estimator._loss_factor + 0.5 * alpha * float(W @ W)
-        return total, gradient + alpha * W
+    def _fit_lbfgs(self, network: Network, training: TrainingSet, reports: Reports) -> None:
+        """Minimise the mean loss of all examples by SciPy's L-BFGS-B."""
+        gradient = np.empty_like(network.parameters)
+        alpha = self.alpha / training.weight
+        is_weight = np.zeros(gradient.size, dtype=bool)
+        for W in network.architecture.views(is_weight)[0]:
+            W[...] = True
 
-    steps = [0]
+        def objective(parameters: Array) -> tuple[float, Array]:
+            network.parameters[:] = parameters
+            loss = training.gradient(network, gradient, self.n_threads)
+            W = np.where(is_weight, parameters, 0)
+            total = loss * self._loss_factor + 0.5 * alpha * float(W @ W)
+            return total, gradient + alpha * W
 
-    def callback(intermediate_result: Any) -> None:
-        steps[0] += 1
-        network.parameters[:] = intermediate_result.x
-        if reports.iteration(steps[0], float(intermediate_result.fun), None, 0.0, network):
-            raise StopIteration
+        steps = [0]
 
-    options = {
-        "maxfun": estimator.max_fun,
-        "maxiter": estimator.max_iter,
-        "gtol": estimator.tol,
-    }
-    if tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 15):
-        options["iprint"] = 1 if estimator.verbose is True or estimator.verbose >= 1 else -1
-    result = scipy.optimize.minimize(
-        objective,
-        network.parameters.astype(np.float64),
-        method="L-BFGS-B",
-        jac=True,
-        options=options,
-        callback=callback if reports.is_wanted() else None,
-    )
-    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
-    estimator.loss_ = result.fun
-    network.parameters[:] = result.x
+        def callback(intermediate_result: Any) -> None:
+            steps[0] += 1
+            network.parameters[:] = intermediate_result.x
+            loss = float(intermediate_result.fun)
+            if reports.iteration(steps[0], loss, None, 0.0, network):
+                raise StopIteration
+
+        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        if tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 15):
+            options["iprint"] = 1 if self.verbose is True or self.verbose >= 1 else -1
+        result = scipy.optimize.minimize(
+            objective,
+            network.parameters.astype(np.float64),
+            method="L-BFGS-B",
+            jac=True,
+            options=options,
+            callback=callback if reports.is_wanted() else None,
+        )
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+        self.loss_ = result.fun
+        network.parameters[:] = result.x

@@ -1,12 +1,13 @@
-"""What callbacks are told: nncore's after each epoch, scikit-learn's where it has them."""
+"""Callbacks: nncore's after each epoch, scikit-learn's where it has them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from sklearn.base import BaseEstimator
 
-from ..training import EpochEnd
+from ..network import EpochEnd, Network
+from ..training import any_stops, as_callbacks
 
 try:  # from scikit-learn 1.9 on
     from sklearn.callback import CallbackSupportMixin
@@ -22,17 +23,14 @@ __all__ = ["CallbackSupportMixin", "Reports"]
 class Reports:
     """Both kinds of callbacks of one fit.
 
-    scikit-learn's see a task "fit" with a subtask per iteration; partial_fit is none of its tasks.
+    scikit-learn's see a task "fit" with a subtask per iteration, and nothing of partial_fit.
     """
 
     def __init__(
-        self, estimator: Any, X: Any, y: Any, sample_weight: Any, *, incremental: bool
+        self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, incremental: bool
     ) -> None:
         self._estimator = estimator
-        self._callbacks = list(estimator.callbacks or ())
-        for callback in self._callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks must hold callables, got {callback!r}")
+        self._callbacks = as_callbacks(estimator.callbacks or ())
         self._data = {
             "X": X,
             "y": y,
@@ -40,21 +38,26 @@ class Reports:
         }
         self._context: Any = None
         if not incremental and hasattr(estimator, "_init_callback_context"):
-            # L-BFGS may end with one iteration more than it was to make.
+            # L-BFGS may make one iteration more than its limit.
             self._context = estimator._init_callback_context(max_subtasks=estimator.max_iter + 1)
             self._context.call_on_fit_task_begin(estimator=estimator, **self._data)
 
     def is_wanted(self) -> bool:
-        """Whether anybody looks at the network after an iteration."""
+        """Return whether a callback sees the network after an iteration."""
         return bool(self._callbacks) or hasattr(self._estimator, "_skl_callbacks")
 
     def iteration(
-        self, epoch: int, loss: float, validation_loss: float | None, seconds: float, network: Any
+        self,
+        epoch: int,
+        loss: float,
+        validation_loss: float | None,
+        seconds: float,
+        network: Network,
     ) -> bool:
-        """Tell of the end of an iteration; return whether a callback wants it to be the last."""
-        end = EpochEnd(epoch, loss, validation_loss, seconds, network)
-        answers = [callback(end) for callback in self._callbacks]
-        stop = any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
+        """Report the end of an iteration; return whether a callback stops the fit."""
+        stop = any_stops(
+            self._callbacks, EpochEnd(epoch, loss, validation_loss, seconds, network)
+        )
         if self._context is not None and hasattr(self._estimator, "_skl_callbacks"):
             context = self._context.subcontext(task_name="iteration")
             context.call_on_fit_task_begin(estimator=self._estimator, **self._data)
@@ -74,7 +77,7 @@ class Reports:
         }
 
     def end(self) -> None:
-        """Tell scikit-learn's callbacks that the fit has ended."""
+        """Report the end of the fit to scikit-learn's callbacks."""
         if self._context is not None:
             self._context.call_on_fit_task_end(
                 estimator=self._estimator,

@@ -1,19 +1,32 @@
-"""The state of scikit-learn's stochastic solvers between epochs, and what it tells the core."""
+"""scikit-learn's stochastic solvers as optimizers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from .._layout import Update, aligned_zeros
-from ..network import Network
+from ..architecture import Architecture
+from ..optimizers import Optimizer, Rule
 
 __all__ = ["StochasticSolver"]
 
 
-class StochasticSolver:
+class _Parameters(Protocol):
+    """The parameters of an estimator that a solver depends on."""
+
+    solver: str
+    learning_rate_init: float
+    learning_rate: str
+    power_t: float
+    momentum: float
+    nesterovs_momentum: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+
+
+class StochasticSolver(Optimizer):
     """SGD with a schedule of learning rates, or Adam, as scikit-learn defines them.
 
     Adam adds ε to the square root of the uncorrected second moment, the form of section 2 of
@@ -24,68 +37,65 @@ class StochasticSolver:
     learning_rate : float
         SGD: that of the next step. Adam: that of the last step with the corrections of both
         moments, or the initial one before the first.
-    step_count : int
-    state : tuple of ndarray of shape (n_parameters,)
-        SGD: the velocity, none without momentum. Adam: the moments.
+    penalty : float
+        α of the L2 term.
     """
 
-    def __init__(self, estimator: Any, network: Network) -> None:
-        self.solver: str = estimator.solver
-        self.learning_rate_init = float(estimator.learning_rate_init)
-        self.lr_schedule: str = estimator.learning_rate
-        self.power_t = estimator.power_t
-        self.momentum = float(estimator.momentum)
-        self.nesterov = bool(estimator.nesterovs_momentum)
-        self.beta_1, self.beta_2 = float(estimator.beta_1), float(estimator.beta_2)
-        self.epsilon = float(estimator.epsilon)
-        self.step_count = 0
-        self._rate = self.learning_rate_init
-        n_vectors = 2 if self.solver == "adam" else int(self.momentum != 0)
-        self.state: tuple[npt.NDArray[Any], ...] = tuple(
-            aligned_zeros(network.parameters.size, network.dtype) for _ in range(n_vectors)
-        )
+    penalty = 0.0
 
-    def belongs_to(self, network: Network) -> bool:
-        """Make sure that the state can be written to and has the network's type.
+    _names = ("learning_rate",)
 
-        It may come read-only from a mapped file. False if its parameters are others.
-        """
-        state = tuple(np.require(vector, network.dtype, ["C", "W"]) for vector in self.state)
-        self.state = state
-        return all(vector.size == network.parameters.size for vector in state)
+    def __init__(self, parameters: _Parameters) -> None:
+        super().__init__()
+        self._is_adam = parameters.solver == "adam"
+        self._initial_rate = self._rate = float(parameters.learning_rate_init)
+        self._schedule = parameters.learning_rate
+        self._power_t = parameters.power_t
+        self._momentum = float(parameters.momentum)
+        self._nesterov = bool(parameters.nesterovs_momentum)
+        self._beta_1, self._beta_2 = float(parameters.beta_1), float(parameters.beta_2)
+        self._epsilon = float(parameters.epsilon)
+
+    def adapt(self, architecture: Architecture) -> bool:
+        """Convert the state to the network's dtype; return False if it has other sizes."""
+        owner = self.owner
+        if owner is not None and owner.sizes != architecture.sizes:
+            return False
+        if owner is not None and owner.dtype != architecture.dtype:
+            state = self.state
+            self.owner = architecture
+            self.state = tuple(vector.astype(architecture.dtype) for vector in state)
+        return True
 
     @property
-    def learning_rate(self) -> float:
-        if self.solver == "sgd" or self.step_count == 0:
+    def learning_rate(self) -> float:  # type: ignore[override]  # noqa: D102
+        if not self._is_adam or self.step_count == 0:
             return self._rate
         t = self.step_count
-        return float(self._rate * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t))
+        return float(self._rate * np.sqrt(1 - self._beta_2**t) / (1 - self._beta_1**t))
 
-    def update(self, alpha: float, **options: Any) -> Update:
-        """Return the rule of the next epoch's steps."""
-        if self.solver == "adam":
-            options |= {"beta_1": self.beta_1, "beta_2": self.beta_2}
-            options |= {"epsilon": self.epsilon, "epsilon_uncorrected": True}
-        elif self.momentum != 0:
-            options |= {"momentum": self.momentum, "nesterov": self.nesterov}
-        return Update(
-            "adam" if self.solver == "adam" else "momentum" if self.state else "gradient_descent",
-            self.state,
-            self.step_count,
-            learning_rate=self._rate,
-            weight_decay=0.0,
-            penalty=float(alpha),
-            **options,
+    def rule(self) -> Rule:  # noqa: D102 - described in the base class
+        coefficients: dict[str, Any] = {}
+        if self._is_adam:
+            coefficients = {"beta_1": self._beta_1, "beta_2": self._beta_2}
+            coefficients |= {"epsilon": self._epsilon, "epsilon_uncorrected": True}
+        elif self._momentum != 0:
+            coefficients = {"momentum": self._momentum, "nesterov": self._nesterov}
+        return Rule(
+            "adam" if self._is_adam else "momentum" if self._momentum else "gradient_descent",
+            self._rate,
+            penalty=self.penalty,
+            **coefficients,
         )
 
     def end_epoch(self, t: int) -> None:
-        """Take note of an epoch after which t examples in all have been trained on."""
-        if self.solver == "sgd" and self.lr_schedule == "invscaling":
-            self._rate = self.learning_rate_init / (t + 1) ** self.power_t
+        """Adapt the rate after an epoch; t examples have been trained on in all."""
+        if not self._is_adam and self._schedule == "invscaling":
+            self._rate = self._initial_rate / (t + 1) ** self._power_t
 
     def stops(self, reason: str, verbose: bool) -> bool:
-        """Say whether to stop for the reason, or go on with a smaller learning rate."""
-        if self.solver != "sgd" or self.lr_schedule != "adaptive":
+        """Return whether to stop for the reason, or to go on with a smaller learning rate."""
+        if self._is_adam or self._schedule != "adaptive":
             end = "Stopping."
         elif self._rate <= 1e-6:
             end = "Learning rate too small. Stopping."

@@ -1,4 +1,4 @@
-"""Validation data: set aside or given, their loss and their score."""
+"""Validation data: set aside or given, and their loss."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 
 from .. import _kernels
-from ..network import Network
+from ..enums import Loss
 
 __all__ = ["ValidationSet", "split"]
 
@@ -31,23 +30,8 @@ class ValidationSet:
     def __init__(self, X: Any, Y: Array, y: Array, sample_weight: Array | None) -> None:
         self.X, self.Y, self.y, self.sample_weight = X, Y, y, sample_weight
 
-    def evaluate(self, estimator: Any, network: Network) -> tuple[float, float]:
-        """Return the mean loss, and the score that early stopping goes by."""
-        outputs = estimator._outputs_of_checked(self.X)
-        loss = self._loss(estimator, network, outputs)
-        if estimator.scoring is None:
-            return loss, estimator._score(self.y, outputs, self.sample_weight)
-        if estimator.scoring == "loss":
-            return loss, -loss
-        scorer = check_scoring(estimator, scoring=estimator.scoring)
-        weights = {} if self.sample_weight is None else {"sample_weight": self.sample_weight}
-        estimator._checked_X = self.X
-        try:
-            return loss, float(scorer(estimator, self.X, self.y, **weights))
-        finally:
-            del estimator._checked_X
-
-    def _loss(self, estimator: Any, network: Network, outputs: Array) -> float:
+    def mean_loss(self, outputs: Array, loss: Loss) -> float:
+        """Return the mean loss of the outputs for X."""
         if self.Y.ndim == 1:
             targets = np.zeros_like(outputs)
             targets[np.arange(len(self.Y)), self.Y] = 1
@@ -57,20 +41,22 @@ class ValidationSet:
         if self.sample_weight is not None:
             weights = np.ascontiguousarray(self.sample_weight, outputs.dtype)
             total = float(self.sample_weight.sum(dtype=np.float64))
-        summed = _kernels.loss(outputs, targets, weights, network._loss)
-        return summed * float(estimator._loss_factor) / total
+        return _kernels.loss(outputs, targets, weights, loss) / total
 
 
 def split(
-    estimator: Any, X: Any, Y: Array, labels: Array, sample_weight: Array | None
+    X: Any,
+    Y: Array,
+    labels: Array,
+    sample_weight: Array | None,
+    *,
+    fraction: float,
+    stratify: Array | None,
+    random_state: Any,
 ) -> tuple[Any, Array, Array | None, ValidationSet]:
-    """Set `validation_fraction` of the examples aside, in each class for two classes."""
-    stratify = estimator._strata(Y)
+    """Set a fraction of the examples aside, in each stratum if there are strata."""
     rows, held_out = train_test_split(
-        np.arange(X.shape[0]),
-        random_state=estimator._random_state,
-        test_size=estimator.validation_fraction,
-        stratify=stratify,
+        np.arange(X.shape[0]), random_state=random_state, test_size=fraction, stratify=stratify
     )
     if len(held_out) < 2:
         raise ValueError(

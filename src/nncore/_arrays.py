@@ -1,0 +1,243 @@
+"""Checks of the arrays that a user passes in, and their conversion for the compiled step.
+
+Each function names the argument, what was expected and what was got, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import decimal
+import numbers
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._kernels import first_beyond
+from ._layout import SOURCES, Examples
+from .architecture import FLOATS, Architecture
+from .enums import Loss
+
+__all__ = [
+    "as_examples",
+    "as_matrix",
+    "as_vector",
+    "check_finite",
+    "first_nonfinite",
+    "is_plain",
+]
+
+Array = npt.NDArray[Any]
+
+# Relative to the largest weight, which is scaled to about 1, smaller ones count as 0: their
+# reciprocal must not overflow.
+_LEAST_WEIGHT = {"float32": 2.0**-100, "float64": 2.0**-900}
+
+# How many elements of a mapped file are checked at a time.
+_BLOCK = 1 << 20
+
+
+def _as_real_array(name: str, value: object) -> Array:
+    if hasattr(value, "toarray"):
+        raise TypeError(
+            f"{name} must be a dense array, got {type(value).__name__}; {name}.toarray() makes one"
+        )
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must not have masked entries, got a masked array")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    if array.dtype.kind == "O":
+        # Decimals, fractions and large Python integers are real numbers, too.
+        for entry in array.flat:
+            if not isinstance(entry, (numbers.Real, decimal.Decimal)):
+                raise TypeError(f"{name} must hold real numbers, got objects such as {entry!r}")
+        try:
+            array = array.astype(np.float64)
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, got an integer beyond every float") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | None:
+    """Return the index of the first NaN or infinity in a contiguous array of floats, or None.
+
+    With a narrower `dtype`, of the first value that is infinite in it.
+    """
+    flat = array.reshape(-1)
+    limits = (np.finfo(array.dtype).max, np.finfo(dtype or array.dtype).max)
+    at = first_beyond(flat, float(min(limits)))
+    return None if at == flat.size else at
+
+
+def _row_blocks(array: Array) -> Iterator[tuple[int, Array]]:
+    """Yield an array in blocks of rows, each with its first row's index."""
+    rows = max(1, _BLOCK // max(1, array.size // max(1, array.shape[0])))
+    for begin in range(0, array.shape[0], rows):
+        yield begin, array[begin : begin + rows]
+
+
+def check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError if an element of the array is not finite in `dtype`."""
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    for begin, rows in _row_blocks(array):
+        block = np.ascontiguousarray(rows)
+        at = first_nonfinite(block, dtype)
+        if at is not None:
+            value = block.reshape(-1)[at]
+            sign = "-" * bool(value < 0)
+            cast = f", which is {sign}inf in {dtype}," if np.isfinite(value) else ""
+            row = begin + at // (block.size // block.shape[0])
+            raise ValueError(f"{name} must be finite, got {value}{cast} in row {row}")
+
+
+def _as_finite(
+    name: str, array: Array, dtype: np.dtype[Any], sources: tuple[np.dtype[Any], ...]
+) -> Array:
+    """Return the array in C order, in its own type if that is one of `sources`."""
+    if array.dtype in sources and array.dtype.isnative:
+        converted = np.ascontiguousarray(array)
+        check_finite(name, converted, dtype)
+        return converted
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float64)
+    converted = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if converted.dtype in FLOATS:
+        check_finite(name, converted, dtype)
+    return _as_finite(name, converted.astype(dtype), dtype, (dtype,))
+
+
+def as_matrix(
+    name: str, value: object, n_columns: int, dtype: np.dtype[Any], *, unread: bool = False
+) -> Array:
+    """Return `value` as an array of shape (n, n_columns) that an `Examples` accepts.
+
+    A mapped file is returned as it is, since it must never be read as a whole, and with `unread`
+    so is any other array that needs no conversion: the caller then checks that it is finite.
+    """
+    array = _as_real_array(name, value)
+    if array.ndim != 2 or array.shape[1] != n_columns:
+        hint = f"; a single example is {name}[np.newaxis]" if array.shape == (n_columns,) else ""
+        raise ValueError(
+            f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
+        )
+    if _is_mapped(value) or (unread and is_plain(array)):
+        return array
+    return _as_finite(name, array, dtype, SOURCES)
+
+
+def is_plain(array: Array, dtype: np.dtype[Any] | None = None) -> bool:
+    """Whether the array is C-contiguous and aligned, of the dtype given or of either float type."""
+    fits = array.dtype in FLOATS if dtype is None else array.dtype == dtype
+    return fits and array.flags.c_contiguous and array.flags.aligned
+
+
+def _is_mapped(value: object) -> bool:
+    """Whether `value` is a mapped file whose rows can be gathered batch by batch."""
+    return isinstance(value, np.memmap) and value.dtype in SOURCES and value.dtype.isnative
+
+
+def as_vector(name: str, value: object, n: int, dtype: np.dtype[Any]) -> Array:
+    """Return `value` as a finite, contiguous array of shape (n,)."""
+    array = _as_real_array(name, value)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+    return _as_finite(name, array, dtype, (dtype,))
+
+
+def _as_classes(name: str, labels: Array, n_classes: int) -> Array:
+    if labels.size and (labels.min() < 0 or labels.max() >= n_classes):
+        row = int(np.argmax((labels < 0) | (labels >= n_classes)))
+        raise ValueError(
+            f"{name} must hold class indices from 0 to {n_classes - 1}, "
+            f"got {labels[row]} in row {row}"
+        )
+    # Copy: indices become addresses, so they must not change after this check.
+    return labels.astype(np.intp)
+
+
+def _check_targets(name: str, Y: Array, loss: Loss) -> None:
+    """Raise ValueError for targets outside the domain of the loss."""
+    lost = f"with loss {loss.name.lower()!r}, got"
+    for begin, block in _row_blocks(Y):
+        if loss == Loss.POISSON:
+            inside, expected = block >= 0, "must not be negative"
+        else:
+            inside, expected = (block >= 0) & (block <= 1), "must hold probabilities from 0 to 1"
+        if not inside.all():
+            row = int(np.argmin(inside.all(axis=1)))
+            raise ValueError(f"{name} {expected} {lost} {block[row].tolist()} in row {begin + row}")
+        if loss == Loss.CROSS_ENTROPY:
+            total = block.sum(axis=1, dtype=np.float64)
+            off = np.abs(total - 1) > 1e-3
+            if off.any():
+                row = int(np.argmax(off))
+                raise ValueError(
+                    f"{name} must have rows that sum to 1 {lost} a sum of {total[row]:g} in row "
+                    f"{begin + row}"
+                )
+
+
+def _as_targets(name: str, value: object, architecture: Architecture) -> Array:
+    n_out, loss = architecture.sizes[-1], architecture.loss
+    array = _as_real_array(name, value)
+    if array.ndim == 1 and loss == Loss.CROSS_ENTROPY and array.dtype.kind in "iu":
+        return _as_classes(name, array, n_out)
+    if array.ndim == 1 and n_out == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2 or array.shape[1] != n_out:
+        also = ""
+        if n_out == 1:
+            also = " or (n_samples,)"
+        if loss == Loss.CROSS_ENTROPY:
+            also = " or be a vector of integer class indices"
+        elif array.ndim == 1 and array.dtype.kind in "iu":
+            also += "; class indices need loss='cross_entropy'"
+        raise ValueError(
+            f"{name} must have shape (n_samples, {n_out}){also}, got {array.shape} of {array.dtype}"
+        )
+    if not _is_mapped(value):
+        array = _as_finite(name, array, architecture.dtype, SOURCES)
+    if loss in (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON):
+        _check_targets(name, array, loss)
+    return array
+
+
+def as_examples(
+    X: object,
+    Y: object,
+    sample_weight: object | None,
+    architecture: Architecture,
+    *,
+    names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
+) -> tuple[Examples, float]:
+    """Return the examples for the compiled step, at least one, and the sum of their weights."""
+    inputs = as_matrix(names[0], X, architecture.sizes[0], architecture.dtype)
+    n = inputs.shape[0]
+    if n == 0:
+        raise ValueError(f"{names[0]} must have at least 1 row, got shape {inputs.shape}")
+    targets = _as_targets(names[1], Y, architecture)
+    if targets.shape[0] != n:
+        raise ValueError(
+            f"{names[1]} must have as many rows as {names[0]}, {n}, got {targets.shape[0]}"
+        )
+    if sample_weight is None:
+        return Examples(inputs, targets), float(n)
+    weights = as_vector(names[2], sample_weight, n, np.dtype(np.float64))
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise ValueError(f"{names[2]} must not be negative, got {weights[row]} in row {row}")
+    largest = weights.max()
+    if largest == 0:
+        raise ValueError(f"{names[2]} must have a sum above 0, got zeros only")
+    # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
+    # its reciprocal within the type.
+    weights = np.ldexp(weights, -np.frexp(largest)[1])
+    least = _LEAST_WEIGHT[architecture.dtype.name]
+    weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
+    return Examples(inputs, targets, weights), float(weights.sum(dtype=np.float64))

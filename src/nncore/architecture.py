@@ -1,0 +1,205 @@
+"""A network's architecture, and the one place that knows how parameters lie in a flat vector."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_integer, one_of
+from .enums import Activation, Loss
+
+__all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
+
+Array = npt.NDArray[Any]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+ACTIVATIONS = {member.name.lower(): member for member in Activation}
+LOSSES = {member.name.lower(): member for member in Loss}
+
+_ELEMENTWISE = frozenset(Activation) - {Activation.SOFTMAX}
+
+# The activations of the output layer that each loss allows. With a single one, that pair's output
+# delta (3) is A - Y; otherwise σ' of the activation is a factor of it.
+OUTPUT_ACTIVATIONS: dict[Loss, frozenset[Activation]] = {
+    Loss.SQUARED_ERROR: _ELEMENTWISE,
+    Loss.ABSOLUTE_ERROR: _ELEMENTWISE,
+    Loss.HUBER: _ELEMENTWISE,
+    Loss.POISSON: frozenset({Activation.EXPONENTIAL}),
+    Loss.BINARY_CROSS_ENTROPY: frozenset({Activation.SIGMOID}),
+    Loss.CROSS_ENTROPY: frozenset({Activation.SOFTMAX}),
+}
+
+
+class Layer(NamedTuple):
+    """A layer: n units with n_prev inputs each, and where W and b begin in a flat vector."""
+
+    n_prev: int
+    n: int
+    activation: Activation
+    W: int
+    b: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes, activations, loss and dtype of a network: everything but its parameters.
+
+    A flat vector of `n_parameters` numbers holds W^1, b^1, W^2, b^2, ..., each in C order. So do
+    gradients, the state of optimizers, and files.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        n_0, n_1, ..., n_L.
+    activations : tuple of L Activation
+    loss : Loss
+    dtype : numpy.dtype
+        float32 or float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A value is of the wrong type or out of range, or loss and output layer do not fit.
+    """
+
+    sizes: tuple[int, ...]
+    activations: tuple[Activation, ...]
+    loss: Loss
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def from_names(
+        cls,
+        sizes: Sequence[int],
+        activation: str | Sequence[str],
+        loss: str,
+        dtype: npt.DTypeLike,
+    ) -> Architecture:
+        """Return the architecture that the arguments of `nncore.Network` describe."""
+        checked = _as_sizes(sizes)
+        return cls(
+            checked,
+            _as_activations(activation, len(checked) - 1),
+            one_of("loss", loss, LOSSES),
+            _as_dtype(dtype),
+        )
+
+    def __post_init__(self) -> None:
+        output, allowed = self.activations[-1], OUTPUT_ACTIVATIONS[self.loss]
+        if output not in allowed:
+            names = sorted(activation.name.lower() for activation in allowed)
+            raise ValueError(
+                f"loss {self.loss_name!r} needs an output layer with activation "
+                f"{' or '.join(names)}, got {output.name.lower()!r}; "
+                "activation accepts one name per layer"
+            )
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Shape, activation and place of each of the layers 1, ..., L."""
+        layers, begin = [], 0
+        for (n_prev, n), activation in zip(
+            itertools.pairwise(self.sizes), self.activations, strict=True
+        ):
+            layers.append(Layer(n_prev, n, activation, begin, begin + n_prev * n))
+            begin += (n_prev + 1) * n
+        return tuple(layers)
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """The length of a flat vector."""
+        return self.layers[-1].b + self.layers[-1].n
+
+    @property
+    def n_hidden(self) -> int:
+        """How many hidden layers there are."""
+        return len(self.sizes) - 2
+
+    @property
+    def activation_names(self) -> tuple[str, ...]:
+        """The name of each layer's activation."""
+        return tuple(activation.name.lower() for activation in self.activations)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss."""
+        return self.loss.name.lower()
+
+    def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Return the weights and the biases in a flat vector, as views.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_parameters,)
+
+        Returns
+        -------
+        weights : tuple of L ndarray of shape (n_{l-1}, n_l)
+        biases : tuple of L ndarray of shape (n_l,)
+        """
+        weights = tuple(
+            vector[layer.W : layer.b].reshape(layer.n_prev, layer.n) for layer in self.layers
+        )
+        biases = tuple(vector[layer.b : layer.b + layer.n] for layer in self.layers)
+        return weights, biases
+
+
+def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes n_0, ..., n_L, at least two of them."""
+    try:
+        checked = tuple(as_integer(f"sizes[{l}]", size) for l, size in enumerate(sizes))
+    except TypeError as error:
+        if str(error).startswith("sizes["):
+            raise
+        raise TypeError(f"sizes must be a sequence of integers, got {sizes!r}") from None
+    if len(checked) < 2:
+        raise ValueError(f"sizes must list at least an input and an output layer, got {sizes!r}")
+    n_parameters = sum((n_prev + 1) * n for n_prev, n in itertools.pairwise(checked))
+    if n_parameters > sys.maxsize // 64:
+        raise ValueError(
+            f"sizes must describe a network that fits in memory, got {list(checked)} with "
+            f"{n_parameters} parameters"
+        )
+    return checked
+
+
+def _as_activations(activation: str | Sequence[str], n_layers: int) -> tuple[Activation, ...]:
+    """Return the activation of each layer."""
+    if isinstance(activation, str):
+        names: Sequence[str] = [activation] * n_layers
+    else:
+        try:
+            names = list(activation)
+        except TypeError:
+            raise TypeError(
+                f"activation must be a name or a sequence of names, got {activation!r}"
+            ) from None
+        if len(names) != n_layers:
+            raise ValueError(
+                f"activation must be one name or one for each of the {n_layers} layers after the "
+                f"input, got {len(names)} names"
+            )
+    activations = tuple(one_of("activation", name, ACTIVATIONS) for name in names)
+    if Activation.SOFTMAX in activations[:-1]:
+        raise ValueError(f"activation softmax is for the output layer only, got {list(names)}")
+    return activations
+
+
+def _as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        checked = None
+    # NumPy reads None as float64, also in comparisons.
+    if dtype is None or checked is None or checked not in FLOATS:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    return checked

@@ -1,0 +1,278 @@
+"""Sessions: networks inside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._layout import Examples, FlatVector
+from ._step import Workspace, span_of
+from ._threads import blas_on_one_thread
+from .architecture import Architecture
+from .optimizers import Optimizer, Rule
+
+__all__ = ["GRADIENT_BATCH", "Session", "StepOptions"]
+
+Array = npt.NDArray[Any]
+
+# How many examples `gradient` takes at a time.
+GRADIENT_BATCH = 256
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step does besides the optimizer's rule.
+
+    Attributes
+    ----------
+    max_norm : float
+        The largest Euclidean norm of a step's gradient, L2 terms included; 0 for no limit.
+    dropout : tuple of float
+        The dropout rate of each hidden layer; empty for none.
+    dropout_seed : int
+        Together with the step, layer, example and unit it determines which units are dropped.
+    """
+
+    max_norm: float = 0.0
+    dropout: tuple[float, ...] = ()
+    dropout_seed: int = 0
+
+
+NO_OPTIONS = StepOptions()
+
+
+class Session:
+    """A network's parameters, and an optimizer's state, in the compiled step's own layout.
+
+    `Network.session` creates one. Within its ``with`` block a session owns workspace and threads.
+    It loads the flat vectors of network and optimizer when it needs them and keeps them loaded as
+    long as nobody else can have changed them. Steps do not touch the flat vectors until
+    `write_back`.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    parameters : FlatVector
+    batch_size : int
+        The most examples of a step; 0 for a session that only computes outputs and losses.
+    n_threads : int
+    release : callable, optional
+        Called with the session when its ``with`` block is left without an error.
+    span : int, optional
+        How many examples a thread takes at a time; by default `span_of` the batch.
+    blas : bool, optional
+        Whether BLAS forms the products.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        parameters: FlatVector,
+        batch_size: int,
+        n_threads: int = 1,
+        release: Callable[[Session], None] | None = None,
+        *,
+        span: int | None = None,
+        blas: bool = False,
+    ) -> None:
+        self.architecture = architecture
+        self.shape = batch_size, n_threads
+        self._parameters = parameters
+        self._release = release
+        self._blas = blas
+        if span is None:
+            span = span_of(batch_size, architecture.n_parameters, blas)
+        self._workspace = Workspace(
+            architecture, batch_size or span * n_threads, span, n_threads, blas
+        )
+        self._optimizer: Optimizer | None = None
+        self._rule: Rule | None = None
+        self._options: StepOptions | None = None
+        # Parameters, then state.
+        self._vectors: tuple[FlatVector, ...] = (parameters,)
+        self._exit: ExitStack | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of the workspace."""
+        return self._workspace.size
+
+    def __enter__(self) -> Session:
+        if self._blas:
+            self._exit = ExitStack()
+            self._exit.enter_context(blas_on_one_thread())
+        if self.shape[1] > 1:
+            self._workspace.open_team()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self.shape[1] > 1:
+                self._workspace.close_team()
+        finally:
+            if self._exit is not None:
+                self._exit.close()
+        self._optimizer = None
+        self._vectors = (self._parameters,)
+        if error is None and self._release is not None:
+            self._release(self)
+
+    # Loading and writing back.
+
+    def use(self, optimizer: Optimizer, rule: Rule, options: StepOptions = NO_OPTIONS) -> None:
+        """Set the optimizer of the steps to come, and load its state.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            Owns the state and counts the steps.
+        rule : Rule
+            ``optimizer.rule()``, or a variant with the same running vectors.
+        options : StepOptions, optional
+
+        Raises
+        ------
+        ValueError
+            The optimizer belongs to a network of another shape.
+        """
+        self._vectors = (self._parameters, *optimizer.vectors(self.architecture))
+        self._optimizer = optimizer
+        if self._rule is not rule or self._options is not options:
+            self._workspace.configure(rule, options)
+            self._rule, self._options = rule, options
+        self._workspace.step_count = optimizer.step_count
+        self._workspace.load(self._vectors, True)
+
+    def write_back(self) -> None:
+        """Copy parameters and state into the flat vectors, and tell the optimizer its steps."""
+        self._workspace.write_back(self._vectors)
+        if self._optimizer is not None:
+            self._optimizer.note_steps(self._workspace.step_count)
+
+    def discard(self) -> None:
+        """Forget the steps since the last `write_back`."""
+        self._workspace.forget()
+
+    def is_finite(self) -> bool:
+        """Return whether parameters and state hold neither NaN nor infinities."""
+        return self._workspace.is_finite(len(self._vectors))
+
+    # What a session computes.
+
+    def train(
+        self,
+        examples: Examples,
+        order: npt.NDArray[np.intp] | None,
+        batch_size: int,
+        begin: int,
+        end: int,
+        sums: npt.NDArray[np.float64],
+        *,
+        keep_going: bool = False,
+    ) -> int:
+        """Make the steps of a range of examples, equations (1) to (6), after `use`.
+
+        Parameters
+        ----------
+        examples : Examples
+        order : ndarray of intp or None
+            The order of the examples; None takes them as they lie.
+        batch_size : int
+            N, at most the session's; the last batch may be shorter.
+        begin, end : int
+            The range, in places of the order.
+        sums : ndarray of shape (n_batches, 3)
+            Receives for each batch its loss, summed with the examples' weights, before the step;
+            the sum of these weights; and ‖W‖² before the step if the rule has a penalty.
+        keep_going : bool, default False
+            Whether a batch whose loss is not finite makes its step like any other. Otherwise it
+            ends the range, and `sums` shows it.
+
+        Returns
+        -------
+        int
+            The place of the first example not used.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Or what else a signal's handler raised, after a whole step.
+        """
+        return self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+
+    def gradient(
+        self,
+        out: Array,
+        examples: Examples,
+        scale: float,
+        *,
+        dropout_step: int | None = None,
+        first_example: int = 0,
+    ) -> float:
+        """Set `out` to `scale` times the gradient of the summed loss, equations (3) to (5).
+
+        Parameters
+        ----------
+        out : ndarray of shape (n_parameters,)
+        examples : Examples
+        scale : float
+        dropout_step : int, optional
+            Drop the units of that step, by the options set with `use`.
+        first_example : int, default 0
+            How many examples of the same batch precede these ones; dropout depends on the place.
+
+        Returns
+        -------
+        float
+            The loss, summed with the examples' weights.
+        """
+        self._workspace.load(self._vectors, True)
+        return self._workspace.gradient(
+            out,
+            examples,
+            scale,
+            dropout=dropout_step is not None,
+            step=dropout_step or 0,
+            first_example=first_example,
+        )
+
+    def update(self, gradient: Array, weight: float) -> None:
+        """Apply (6) for a given gradient, after `use`.
+
+        Parameters
+        ----------
+        gradient : ndarray of shape (n_parameters,)
+            Of the mean loss, without L2 terms.
+        weight : float
+            The number of the examples behind it, or the sum of their weights.
+        """
+        self._workspace.update(gradient, weight)
+
+    def total_loss(self, examples: Examples) -> float:
+        """Return the loss, summed with the examples' weights, equation (2)."""
+        self._workspace.load(self._vectors, False)
+        return self._workspace.total_loss(examples)
+
+    def outputs(self, examples: Examples, *, check: bool = False) -> Array | None:
+        """Return the outputs A^L, or with `check` None if an input is not finite."""
+        out = np.empty((examples.n, self.architecture.sizes[-1]), dtype=self.architecture.dtype)
+        outs = [None] * (len(self.architecture.layers) - 1)
+        self._workspace.load(self._vectors, False)
+        return out if self._workspace.predict([*outs, out], examples, check) else None
+
+    def layer_outputs(self, examples: Examples, *, check: bool = False) -> list[Array] | None:
+        """Return A^1, ..., A^L, or with `check` None if an input is not finite."""
+        sizes, dtype = self.architecture.sizes[1:], self.architecture.dtype
+        outs = [np.empty((examples.n, n), dtype=dtype) for n in sizes]
+        self._workspace.load(self._vectors, False)
+        return outs if self._workspace.predict(outs, examples, check) else None
