@@ -152,7 +152,7 @@ cdef class Layout:
         self.kernels = (
             blas_tables(self.double_precision) if blas
             else <nncore_kernels *> tables(self.double_precision))
-        self.panel = self.kernels.panel
+        self.panel = self.kernels.panel_width
         self.flat = parameters
         # Panels whose distance is a multiple of many cache lines would fall on few cache sets.
         self.capacity = batch_size + 5 if self.panel and batch_size % 8 == 0 else batch_size
