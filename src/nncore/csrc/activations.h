@@ -7,13 +7,9 @@
 #include "vector.h"
 
 INLINE V vector_identity(V z) { return z; }
-INLINE V identity_derivative(V a) {
-    (void)a;
-    return broadcast(1);
-}
+INLINE V identity_derivative(V a) { return (void)a, broadcast(1); }
 
 INLINE V sigmoid_derivative(V a) { return a * (1 - a); }
-
 INLINE V tanh_derivative(V a) { return 1 - a * a; }
 
 INLINE V vector_relu(V z) { return SELECT(z < 0, broadcast(0), z); }

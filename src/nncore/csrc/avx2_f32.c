@@ -1,6 +1,4 @@
-#ifdef __x86_64__
 #define ISA avx2
 #define VECTOR_BYTES 32
 #define REAL_BITS 32
 #include "kernels.h"
-#endif

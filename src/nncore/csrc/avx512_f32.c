@@ -1,6 +1,4 @@
-#ifdef __x86_64__
 #define ISA avx512
 #define VECTOR_BYTES 64
 #define REAL_BITS 32
 #include "kernels.h"
-#endif

@@ -55,8 +55,7 @@ INLINE V atanh_tail(V s) {
     return s * t * p;
 }
 
-/* 2^n from n with the exponent's bias added; the shift drops the bits that `reduce` leaves above
- * the exponent. */
+/* 2^n, from n plus the bias; the shift drops the bits that `reduce` leaves above the exponent. */
 INLINE V power_of_two(VB biased) { return (V)(biased << MANTISSA_BITS); }
 
 INLINE V vector_exp(V x) {

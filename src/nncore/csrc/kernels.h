@@ -3,6 +3,8 @@
 
 #pragma once
 
+#if VECTOR_BYTES <= 16 || defined(__x86_64__) /* nothing else has AVX */
+
 #include "activations.h"
 #include "dropout.h"
 #include "forward_rows.h"
@@ -14,9 +16,6 @@
 #include "updates.h"
 #include "vector.h"
 
-#ifndef ISA /* for editors */
-#define ISA baseline
-#endif
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 #ifdef __aarch64__
@@ -56,4 +55,6 @@ const nncore_kernels JOIN(nncore_, ISA, _f, REAL_BITS) = {
 
 #if defined(__clang__) && VECTOR_BYTES >= 32
 #pragma clang attribute pop
+#endif
+
 #endif

@@ -1,5 +1,4 @@
-/* The C core's interface: activations and losses, and the table of functions that each instruction
- * set fills in for float and for double.
+/* The C core's interface: a table of functions, for each instruction set and for float and double.
  *
  * Every function works on whole arrays, an example per row: outputs first, inputs after, sizes
  * last. Nothing here allocates, and arguments are trusted. `void *` stands for `float *` or
@@ -119,8 +118,7 @@ typedef struct {
     void (*one_hot)(void *Y, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
                     ptrdiff_t n_rows, ptrdiff_t n);
 
-    /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum, added up one by
-     * one in double. */
+    /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum in double. */
     double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
                              ptrdiff_t first, ptrdiff_t n_rows);
 

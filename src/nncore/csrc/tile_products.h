@@ -3,8 +3,8 @@
  *
  *     C[row][panel] = sum over k of a(row, k) * B[k][panel],
  *
- * where B's rows are loaded in their order, and a(row, k) is broadcast; the distances between its
- * rows and between its k are constants. */
+ * where B's rows are loaded in their order, and a(row, k), whose rows and whose k lie at fixed
+ * distances, is broadcast. */
 
 #pragma once
 
@@ -97,15 +97,14 @@ INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const rea
     } else {
         const real *a = product.A + k_begin * capacity;
         ptrdiff_t left = k_end - k_begin;
-        for (; left >= PANEL_WIDTH; left -= PANEL_WIDTH) {
+        for (; left >= PANEL_WIDTH;
+             left -= PANEL_WIDTH, a += PANEL_WIDTH * capacity, B += PANEL_WIDTH * vectors * LANES) {
             __builtin_prefetch(ahead);
             __builtin_prefetch(ahead + CACHE_LINE);
             ahead += PANEL_WIDTH * vectors * VECTOR_BYTES;
             UNROLL for (ptrdiff_t r = 0; r < rows; r++)
                 __builtin_prefetch(a + PANEL_WIDTH * capacity + (row + r) * PANEL_WIDTH);
             accumulate(sums, B, a + row * PANEL_WIDTH, PANEL_WIDTH, rows, vectors, PANEL_WIDTH, 1);
-            a += PANEL_WIDTH * capacity;
-            B += PANEL_WIDTH * vectors * LANES;
         }
         if (left > HALF_WIDTH)
             accumulate(sums, B, a + row * PANEL_WIDTH, left, rows, vectors, PANEL_WIDTH, 1);

@@ -15,17 +15,18 @@
 
 #include "nncore.h"
 
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: half precision, too */
 #error "float arithmetic must round to float; on 32-bit x86 compile with -msse2 -mfpmath=sse"
 #endif
 
-#ifndef VECTOR_BYTES /* for editors */
+#ifndef VECTOR_BYTES /* an editor shows a header for these */
+#define ISA baseline
 #define VECTOR_BYTES 16
 #define REAL_BITS 32
 #endif
 
-/* The target of all functions below; kernels.h ends it for Clang, which lacks GCC's preference
- * for wide vectors. The system's headers must not fall under it. */
+/* The target of all functions from here on, but not of those in the system's headers. Clang needs
+ * no prefer-vector-width and rejects it; kernels.h ends Clang's. */
 #if defined(__clang__) && VECTOR_BYTES == 64
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), \
                              apply_to = function)
@@ -40,8 +41,8 @@
 #define JOIN_(a, b, c, d) a##b##c##d
 #define JOIN(a, b, c, d) JOIN_(a, b, c, d)
 
-/* `real` is the type of this translation unit, FOR_TYPE takes the value for it, and R makes one of
- * a literal. X86(sqrt) is _mm256_sqrt_ps for float and AVX2, NEON(sqrtq) is vsqrtq_f32. */
+/* The translation unit's type is `real`; R(x) is a literal of it, FOR_TYPE selects one of two
+ * values by it. X86(sqrt) is _mm256_sqrt_ps for float and AVX2, NEON(sqrtq) is vsqrtq_f32. */
 #if REAL_BITS == 64
 typedef double real;
 typedef uint64_t bits;
@@ -61,13 +62,13 @@ typedef uint32_t bits;
 #define EPSILON FOR_TYPE(FLT_EPSILON, DBL_EPSILON)
 #define SMALLEST_NORMAL FOR_TYPE(FLT_MIN, DBL_MIN)
 
-/* A vector, and the bits of one. */
+/* V is a vector of reals, VB the vector of their bits. */
 typedef real V __attribute__((vector_size(VECTOR_BYTES)));
 typedef bits VB __attribute__((vector_size(VECTOR_BYTES)));
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(real)))
 
 #define INLINE static inline __attribute__((always_inline))
-/* Unroll a loop of a constant length, of at most the 2 x 12 vectors of a register tile. */
+/* Unroll a loop of constant length, at most the 2 x 12 sums of a register tile. */
 #define UNROLL _Pragma("GCC unroll 24")
 
 /* x - 0 and not 0 + x, which would turn -0 into 0 and cost an addition. */
@@ -181,8 +182,7 @@ INLINE real lane_sum(V x) {
     return total;
 }
 
-/* Independent sums that hide the latency of an addition, about 4 cycles, and how they are added up.
- */
+/* Sums that run side by side hide the latency of an addition, about 4 cycles. */
 #define PARTIAL_SUMS 4
 INLINE V add_parts(const V *parts) { return (parts[0] + parts[1]) + (parts[2] + parts[3]); }
 
