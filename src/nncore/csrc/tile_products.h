@@ -42,7 +42,7 @@ INLINE struct tiles tiles_of(ptrdiff_t rows, ptrdiff_t most) {
 }
 
 /* sums[row][v] += sum over k < count of a[row * row_step + k * k_step] * B[k][v]. Inlined with
- * constants for all but count. */
+ * constant rows and vectors, and mostly constant steps and count. */
 INLINE void accumulate(V *sums, const real *B, const real *a, ptrdiff_t count, const ptrdiff_t rows,
                        const ptrdiff_t vectors, const ptrdiff_t row_step, const ptrdiff_t k_step) {
     for (ptrdiff_t k = 0; k < count; k++) {

@@ -1,4 +1,4 @@
-/* A vector of reals, and the operations on it that the compiler's vector extensions lack. */
+/* A vector of reals with what the compiler's extensions lack, and the standard headers for all. */
 
 #pragma once
 
