@@ -130,7 +130,7 @@ cdef class ForwardPass:
             A = outputs
             if l < self.depth - 1:
                 A = memory + l % 2 * n_rows * self.widest * self.size
-            self.kernels.forward_plain(
+            self.kernels.forward_rows(
                 A, A_prev, parameters + layer.W, parameters + layer.b, layer.activation, n_rows,
                 layer.n_prev, layer.n)
             A_prev = A

@@ -398,7 +398,7 @@ ctypedef void (*gradient_t)(
 # For float and for double.
 cdef nncore_kernels _blas[2]
 _blas[0], _blas[1] = tables(False)[0], tables(True)[0]
-_blas[0].panel = _blas[1].panel = 0
+_blas[0].panel_width = _blas[1].panel_width = 0
 _blas[0].forward = <forward_t> _blas_forward[float]
 _blas[1].forward = <forward_t> _blas_forward[double]
 _blas[0].delta = <delta_t> _blas_delta[float]

@@ -240,7 +240,7 @@ cdef class Layout:
         self.kernels = (
             blas_tables(self.double_precision) if blas
             else <nncore_kernels *> tables(self.double_precision))
-        self.panel_width = self.kernels.panel
+        self.panel_width = self.kernels.panel_width
         # Panels whose distance is a multiple of many cache lines would share few cache sets.
         self.capacity = batch_size + 5 if self.panel_width and batch_size % 8 == 0 else batch_size
         self._lay_out(architecture.layers)

@@ -16,11 +16,11 @@ cdef extern from "nncore.h" nogil:
 
     ctypedef struct nncore_kernels:
         const char *name
-        Py_ssize_t panel
+        Py_ssize_t panel_width
         void (*gather)(
             void *A, const void *X, nncore_source source, Py_ssize_t row_stride,
             Py_ssize_t column_stride, const Py_ssize_t *order, Py_ssize_t n_order,
-            Py_ssize_t first, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
+            Py_ssize_t first, Py_ssize_t panel_width, Py_ssize_t row, Py_ssize_t n_rows,
             Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*scatter)(
             void *out, const void *A, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
@@ -32,9 +32,6 @@ cdef extern from "nncore.h" nogil:
             void *A, const void *A_prev, Py_ssize_t A_stride, const void *W, const void *b,
             Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
-        void (*forward_plain)(
-            void *A, const void *A_prev, const void *W, const void *b, Activation activation,
-            Py_ssize_t n_rows, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*delta)(
             void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
             Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
@@ -44,6 +41,9 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t panel_step, Py_ssize_t p_begin, Py_ssize_t p_end, Py_ssize_t k_begin,
             Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev,
             Py_ssize_t n) noexcept nogil
+        void (*forward_rows)(
+            void *A, const void *A_prev, const void *W, const void *b, Activation activation,
+            Py_ssize_t n_rows, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*bias_activation)(
             void *A, const void *b, Activation activation, Py_ssize_t n_rows,
             Py_ssize_t n) noexcept nogil
@@ -51,12 +51,12 @@ cdef extern from "nncore.h" nogil:
             void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
         void (*dropout)(
             void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
-            uint64_t first_example, Py_ssize_t panel, Py_ssize_t row, Py_ssize_t n_rows,
+            uint64_t first_example, Py_ssize_t panel_width, Py_ssize_t row, Py_ssize_t n_rows,
             Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*dropout_derivative)(
             void *delta, const void *A, Activation activation, double rate, uint64_t seed,
-            uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel, Py_ssize_t row,
-            Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+            uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel_width,
+            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*one_hot)(
             void *Y, const Py_ssize_t *classes, const Py_ssize_t *order, Py_ssize_t first,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil

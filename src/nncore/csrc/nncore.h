@@ -1,9 +1,9 @@
-/* The C core's interface: the names of activations and losses, and the table of functions that
- * each instruction set fills in for float and for double.
+/* The C core's interface: a table of functions, for each instruction set and for float and double.
  *
- * Every function works on whole arrays in C order, an example per row: outputs first, inputs after,
- * sizes last. Nothing here allocates, and arguments are trusted. `void *` stands for `float *` or
- * `double *`, by the table the function was taken from. */
+ * Every function works on whole arrays, an example per row: outputs first, inputs after, sizes
+ * last. Nothing here allocates, and arguments are trusted. `void *` stands for `float *` or
+ * `double *`, by the table that the function was taken from. The numbers in parentheses are the
+ * equations of the README's table, after T. Zollner, "Matrizen in Neuronalen Netzen". */
 
 #ifndef NNCORE_H
 #define NNCORE_H
@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Each name once; elementwise.h gives each its sigma and sigma' on a vector. */
+/* Each name once; activations.h gives each its sigma and sigma' on a vector. */
 #define NNCORE_ELEMENTWISE_ACTIVATIONS(X) \
     X(IDENTITY, identity)                 \
     X(SIGMOID, sigmoid)                   \
@@ -40,31 +40,35 @@ enum nncore_loss {
 
 enum nncore_function { NNCORE_EXP, NNCORE_LOG };
 
-/* The types that examples may have; they are converted while they are gathered. */
+/* The types that examples may have; gather converts them. */
 enum nncore_source { NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8 };
 
 typedef struct {
     const char *name;
 
-    /* The tiles: products over matrices in panels of this width, see panels.h. Rows `row` to
-     * `row + n_rows` of A and delta are meant, of `capacity` that there is room for. */
-    ptrdiff_t panel;
+    /* The functions of this part work on matrices in panels of this width, see panels.h, and on
+     * rows `row` to `row + n_rows` of A and delta, which have room for `capacity` rows. */
+    ptrdiff_t panel_width;
 
-    /* Rows of X, in the order given from `first` on, to rows of A; and rows of A to a plain array.
-     * With capacity n_prev, W is packed and unpacked likewise. */
+    /* Rows `row` to `row + n_rows` of A <- rows order[first], order[first + 1], ... of X, or rows
+     * from `first` on if order is NULL, with distances in bytes. n_order is order's length. */
     void (*gather)(void *A, const void *X, enum nncore_source source, ptrdiff_t row_stride,
                    ptrdiff_t column_stride, const ptrdiff_t *order, ptrdiff_t n_order,
-                   ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
+                   ptrdiff_t first, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
                    ptrdiff_t capacity, ptrdiff_t n);
+
+    /* The row-major n_rows x n array `out` <- rows of A. With capacity n_prev, gather and scatter
+     * pack and unpack W. */
     void (*scatter)(void *out, const void *A, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
                     ptrdiff_t n);
 
-    /* W_transposed <- the transpose of W's panel p, inputs k_begin to k_end. */
+    /* W_transposed <- the transpose of W's panel p, inputs k_begin (a multiple of the panel's
+     * width) to k_end. */
     void (*transpose)(void *W_transposed, const void *W, ptrdiff_t p, ptrdiff_t k_begin,
                       ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (1): A <- sigma(W A_prev + b). If A_stride is not 0, A_prev is a plain array whose rows are
-     * as many elements apart. */
+    /* (1): A <- sigma(W A_prev + b). If A_stride is not 0, A_prev is a row-major array whose rows
+     * are that many elements apart. */
     void (*forward)(void *A, const void *A_prev, ptrdiff_t A_stride, const void *W, const void *b,
                     enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
                     ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
@@ -74,20 +78,20 @@ typedef struct {
                   enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
                   ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (5): dW <- beta dW + scale delta A_prev^T for panels p_begin to p_end of n, all as wide, and
-     * inputs k_begin (a multiple of the panel) to k_end. dW is where the first panel's rows are to
-     * go; those of the next are panel_step further. */
+    /* (5): dW <- beta dW + scale delta A_prev^T for panels p_begin to p_end of n, all of one width,
+     * and inputs k_begin (a multiple of panel_width) to k_end. dW points to the first panel's row
+     * k_begin; that of the next panel is panel_step elements further. */
     void (*gradient)(void *dW, const void *delta, const void *A_prev, double scale, double beta,
                      ptrdiff_t panel_step, ptrdiff_t p_begin, ptrdiff_t p_end, ptrdiff_t k_begin,
                      ptrdiff_t k_end, ptrdiff_t n_examples, ptrdiff_t capacity, ptrdiff_t n_prev,
                      ptrdiff_t n);
 
-    /* What follows works on plain arrays, and on a panel, which is one of its own width. */
+    /* The rest works on row-major arrays; a single panel of width n is one. */
 
-    /* (1) for a few rows, with W as the network has it; every sum as in the tiles. */
-    void (*forward_plain)(void *A, const void *A_prev, const void *W, const void *b,
-                          enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
-                          ptrdiff_t n);
+    /* (1) for a few rows, with W as the network has it; every sum as in `forward`. */
+    void (*forward_rows)(void *A, const void *A_prev, const void *W, const void *b,
+                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
+                         ptrdiff_t n);
 
     /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL. */
     void (*bias_activation)(void *A, const void *b, enum nncore_activation activation,
@@ -97,32 +101,29 @@ typedef struct {
     void (*times_derivative)(void *delta, const void *A, enum nncore_activation activation,
                              ptrdiff_t count);
 
-    /* Dropout: of rows `row` to `row + n_rows` of A, in panels of the given width, the units that
-     * step `step` drops from layer l become 0, and the others are divided by 1 - rate. Which units
-     * are dropped follows from the arguments alone, see dropout.h; row i is example
-     * first_example + i of the batch. */
+    /* Dropout, also in panels: in rows `row` to `row + n_rows` of A, set the units that step `step`
+     * drops from layer l to 0 and divide the others by 1 - rate. The arguments alone determine
+     * which units, see dropout.h; row i is example first_example + i of the batch. */
     void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
-                    uint64_t first_example, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
+                    uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
                     ptrdiff_t capacity, ptrdiff_t n);
 
-    /* delta <- delta . sigma'(Z) for the same units, 0 for those dropped; A is that after dropout.
-     */
+    /* delta <- delta . sigma'(Z) / (1 - rate), 0 for the dropped units; A is that after dropout. */
     void (*dropout_derivative)(void *delta, const void *A, enum nncore_activation activation,
                                double rate, uint64_t seed, uint64_t step, uint64_t l,
-                               uint64_t first_example, ptrdiff_t panel, ptrdiff_t row,
+                               uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row,
                                ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
 
     /* Row i of Y becomes 0 but for a 1 in column classes[order ? order[first + i] : first + i]. */
     void (*one_hot)(void *Y, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
                     ptrdiff_t n_rows, ptrdiff_t n);
 
-    /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum, added up one by
-     * one in double. */
+    /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum in double. */
     double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
                              ptrdiff_t first, ptrdiff_t n_rows);
 
-    /* Sum over the rows of weight times the loss of the row, (2); sample_weight is n_rows or NULL.
-     * Here and in output_delta a row of weight 0 counts as 0, whatever it holds. */
+    /* The sum over the rows of weight times loss (2); sample_weight is n_rows or NULL. Here and in
+     * output_delta a row of weight 0 counts as 0, even if it is not finite. */
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
                    ptrdiff_t n_rows, ptrdiff_t n);
 
@@ -150,7 +151,7 @@ typedef struct {
     /* x <- factor x. */
     void (*scale)(void *x, double factor, ptrdiff_t count);
 
-    /* out <- f(x), for the tests of accuracy and for loops of one's own. */
+    /* out <- f(x). */
     void (*map)(void *out, const void *x, enum nncore_function function, ptrdiff_t count);
 
     /* Whether none of n_rows x n elements, rows `stride` apart, is NaN or infinite. */
@@ -160,7 +161,7 @@ typedef struct {
     ptrdiff_t (*first_beyond)(const void *x, double limit, ptrdiff_t count);
 } nncore_kernels;
 
-/* The tables that nncore_choose has set. Both functions return 0 where the processor or the system
+/* The tables that nncore_choose has set. Both functions return 0 if the processor or the system
  * does not support the instruction set of that name. */
 extern const nncore_kernels *nncore_f32, *nncore_f64;
 

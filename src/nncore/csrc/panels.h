@@ -1,32 +1,40 @@
-/* Matrices in panels: into them and out of them. A template, see vector.h.
+/* Matrices in panels: conversion from and to row-major arrays, and W's transpose.
  *
- * A panel is PANEL = 2 LANES columns wide; the last one of a matrix is HALF as wide where that is
- * enough, and that of a matrix of one column is a plain vector. The padding is never summed into
- * what counts. With w the panel's width,
+ * A panel is a block of PANEL_WIDTH = 2 LANES columns, the width of a register tile. Panels lie one
+ * after the other, each row-major, so that a tile reads and writes whole aligned vectors, and
+ * consecutive k of a panel are consecutive in memory. The last panel is HALF_WIDTH = LANES wide
+ * if that is enough; the panel of a matrix of one column has width 1, and so is an ordinary vector.
+ * Padding columns hold arbitrary values that never enter a result. With w a panel's width:
  *
- *     A^l and delta^l lie as [panel][example][w], with room for `capacity` examples,
- *     W^l             lies as [panel of n_l][input][w],
- *     W^l transposed  lies as [panel of n_(l-1)][unit of n_l][w]. */
+ *     A^l and delta^l    [panel of n_l][example][w], with room for `capacity` examples
+ *     W^l                [panel of n_l][input][w]
+ *     W^l transposed     [panel of n_(l-1)][unit of n_l][w]
+ *     b^l                one row of panels
+ *
+ * In parameters, `panel_width` is PANEL_WIDTH, or the matrix's own width n for a row-major array,
+ * which is a single panel; `p` is the index of a panel, and `row` the first of n_rows rows. */
 
-#define PANEL (2 * LANES)
-#define HALF LANES
-#define LINE ((ptrdiff_t)64)
-#define UNROLL _Pragma("GCC unroll 24")
+#pragma once
 
-INLINE ptrdiff_t NAME(panel_width)(ptrdiff_t p, ptrdiff_t n) {
-    return n == 1 ? 1 : n - p * PANEL <= HALF ? HALF : PANEL;
+#include "vector.h"
+
+#define PANEL_WIDTH (2 * LANES)
+#define HALF_WIDTH LANES
+#define CACHE_LINE ((ptrdiff_t)64)
+
+INLINE ptrdiff_t width_of_panel(ptrdiff_t p, ptrdiff_t n) {
+    return n == 1 ? 1 : n - p * PANEL_WIDTH <= HALF_WIDTH ? HALF_WIDTH : PANEL_WIDTH;
 }
 
-/* `panel` is the width of all panels but the last: PANEL, or the matrix's own width, with which a
- * panel is a plain array in C order. */
-INLINE ptrdiff_t NAME(width_of)(ptrdiff_t panel, ptrdiff_t column, ptrdiff_t n) {
-    return panel == PANEL ? NAME(panel_width)(column / PANEL, n) : panel;
+/* The width of the panel that begins at a column. */
+INLINE ptrdiff_t width_at(ptrdiff_t column, ptrdiff_t panel_width, ptrdiff_t n) {
+    return panel_width == PANEL_WIDTH ? width_of_panel(column / PANEL_WIDTH, n) : panel_width;
 }
 
-/* out[j] <- the element `step` bytes after the one before. What is not count is a constant where
- * this is inlined, and often count too. */
-INLINE void NAME(take)(real *out, const char *in, ptrdiff_t step, ptrdiff_t count,
-                       const enum nncore_source source) {
+/* out[j] <- the element at in + j * step bytes. Inlined with constants for all but count, and often
+ * for count too. */
+INLINE void convert(real *out, const char *in, ptrdiff_t step, ptrdiff_t count,
+                    const enum nncore_source source) {
     for (ptrdiff_t j = 0; j < count; j++, in += step)
         if (source == NNCORE_FLOAT32) {
             float x;
@@ -40,54 +48,55 @@ INLINE void NAME(take)(real *out, const char *in, ptrdiff_t step, ptrdiff_t coun
             out[j] = (real) * (const uint8_t *)in;
 }
 
-/* Rows are taken in groups, since a panel's rows lie side by side but its panels far apart; and
- * those of the next group are asked for: no hardware foresees a shuffled order. */
-#define GROUP ((ptrdiff_t)8)
+/* Rows are gathered in groups, since one panel's rows are adjacent but a row's panels are far
+ * apart; 8 rows saved 10 to 25 % of the time. The rows of the next group are prefetched: hardware
+ * cannot predict a shuffled order. */
+#define ROWS_PER_GATHER ((ptrdiff_t)8)
 
-INLINE void NAME(gather_from)(real *A, const char *X, const enum nncore_source source,
-                              ptrdiff_t row_stride, ptrdiff_t column_stride, const ptrdiff_t *order,
-                              ptrdiff_t n_order, ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row,
-                              ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
-    const ptrdiff_t n_whole = panel == PANEL ? n - n % PANEL : 0;
-    const int is_plain = column_stride <= (ptrdiff_t)sizeof(double);
+INLINE void gather_from(real *A, const char *X, const enum nncore_source source,
+                        ptrdiff_t row_stride, ptrdiff_t column_stride, const ptrdiff_t *order,
+                        ptrdiff_t n_order, ptrdiff_t first, ptrdiff_t panel_width, ptrdiff_t row,
+                        ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
+    const ptrdiff_t n_whole = panel_width == PANEL_WIDTH ? n - n % PANEL_WIDTH : 0;
+    const int is_contiguous = column_stride <= (ptrdiff_t)sizeof(double);
     if (n == 1) {
-        for (real *a = (real *)A + row; n_rows > 0; n_rows--, a++, first++)
-            NAME(take)(a, X + (order ? order[first] : first) * row_stride, 0, 1, source);
+        for (real *a = A + row; n_rows > 0; n_rows--, a++, first++)
+            convert(a, X + (order ? order[first] : first) * row_stride, 0, 1, source);
         return;
     }
-    for (ptrdiff_t end = row + n_rows; row < end; row += GROUP, first += GROUP) {
-        const ptrdiff_t count = end - row < GROUP ? end - row : GROUP;
-        const char *in[GROUP], *soon[GROUP];
+    for (ptrdiff_t end = row + n_rows; row < end;
+         row += ROWS_PER_GATHER, first += ROWS_PER_GATHER) {
+        const ptrdiff_t count = end - row < ROWS_PER_GATHER ? end - row : ROWS_PER_GATHER;
+        const char *in[ROWS_PER_GATHER], *ahead[ROWS_PER_GATHER];
         for (ptrdiff_t i = 0; i < count; i++) {
-            const ptrdiff_t next = first + i + GROUP;
+            const ptrdiff_t next = first + i + ROWS_PER_GATHER;
             in[i] = X + (order ? order[first + i] : first + i) * row_stride;
-            soon[i] = order && next < n_order ? X + order[next] * row_stride : in[i];
+            ahead[i] = order && next < n_order ? X + order[next] * row_stride : in[i];
         }
-        for (ptrdiff_t column = 0; column < n_whole; column += PANEL)
+        for (ptrdiff_t column = 0; column < n_whole; column += PANEL_WIDTH)
             for (ptrdiff_t i = 0; i < count; i++) {
-                for (ptrdiff_t byte = 0; is_plain && byte < PANEL * column_stride; byte += LINE)
-                    __builtin_prefetch(soon[i] + column * column_stride + byte);
-                NAME(take)(A + column * capacity + (row + i) * PANEL,
-                           in[i] + column * column_stride, column_stride, PANEL, source);
+                for (ptrdiff_t byte = 0; is_contiguous && byte < PANEL_WIDTH * column_stride;
+                     byte += CACHE_LINE)
+                    __builtin_prefetch(ahead[i] + column * column_stride + byte);
+                convert(A + column * capacity + (row + i) * PANEL_WIDTH,
+                        in[i] + column * column_stride, column_stride, PANEL_WIDTH, source);
             }
-        const ptrdiff_t width = NAME(width_of)(panel, n_whole, n);
+        const ptrdiff_t width = width_at(n_whole, panel_width, n);
         for (ptrdiff_t i = 0; i < count && n_whole < n; i++) {
-            __builtin_prefetch(soon[i] + (n - 1) * column_stride);
-            NAME(take)(A + n_whole * capacity + (row + i) * width, in[i] + n_whole * column_stride,
-                       column_stride, n - n_whole, source);
+            __builtin_prefetch(ahead[i] + (n - 1) * column_stride);
+            convert(A + n_whole * capacity + (row + i) * width, in[i] + n_whole * column_stride,
+                    column_stride, n - n_whole, source);
         }
     }
 }
 
-/* Rows of X, those that `order` names from `first` on or, where it is NULL, as they lie, become
- * rows `row` to `row + n_rows` of A. */
-static void NAME(gather)(void *A, const void *X, enum nncore_source source, ptrdiff_t row_stride,
-                         ptrdiff_t column_stride, const ptrdiff_t *order, ptrdiff_t n_order,
-                         ptrdiff_t first, ptrdiff_t panel, ptrdiff_t row, ptrdiff_t n_rows,
-                         ptrdiff_t capacity, ptrdiff_t n) {
+static void gather(void *A, const void *X, enum nncore_source source, ptrdiff_t row_stride,
+                   ptrdiff_t column_stride, const ptrdiff_t *order, ptrdiff_t n_order,
+                   ptrdiff_t first, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
+                   ptrdiff_t capacity, ptrdiff_t n) {
 #define FROM(source, column_stride)                                                               \
-    NAME(gather_from)(A, X, source, row_stride, column_stride, order, n_order, first, panel, row, \
-                      n_rows, capacity, n)
+    gather_from(A, X, source, row_stride, column_stride, order, n_order, first, panel_width, row, \
+                n_rows, capacity, n)
     if (source == NNCORE_FLOAT32 && column_stride == sizeof(float))
         FROM(NNCORE_FLOAT32, sizeof(float));
     else if (source == NNCORE_FLOAT64 && column_stride == sizeof(double))
@@ -103,14 +112,13 @@ static void NAME(gather)(void *A, const void *X, enum nncore_source source, ptrd
 #undef FROM
 }
 
-/* Rows `row` to `row + n_rows` of A become the first n_rows of a plain array. */
-static void NAME(scatter)(void *out_, const void *A_, ptrdiff_t row, ptrdiff_t n_rows,
-                          ptrdiff_t capacity, ptrdiff_t n) {
+static void scatter(void *out_, const void *A_, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                    ptrdiff_t n) {
     real *out = out_;
     const real *A = A_;
     for (ptrdiff_t i = 0; i < n_rows; i++)
-        for (ptrdiff_t column = 0; column < n; column += PANEL) {
-            const ptrdiff_t width = NAME(panel_width)(column / PANEL, n);
+        for (ptrdiff_t column = 0; column < n; column += PANEL_WIDTH) {
+            const ptrdiff_t width = width_of_panel(column / PANEL_WIDTH, n);
             const ptrdiff_t count = n - column < width ? n - column : width;
             const real *from = A + column * capacity + (row + i) * width;
             FOR_EACH_VECTOR (j, left, count)
@@ -118,15 +126,15 @@ static void NAME(scatter)(void *out_, const void *A_, ptrdiff_t row, ptrdiff_t n
         }
 }
 
-/* Rounds of a perfect shuffle: each turns the bits of (row, column) one place further, and after
- * as many as a row's index has bits the two have changed places. */
-#if VECTOR_BYTES / (4 + 4 * NNCORE_DOUBLE) == 2
+/* Transpose a square of LANES rows by perfect shuffles. Each round rotates the bits of the index
+ * (row, column) by one; after log2(LANES) rounds row and column have changed places. */
+#if VECTOR_BYTES * 8 / REAL_BITS == 2
 #define LOW_HALVES 0, 2
 #define HIGH_HALVES 1, 3
-#elif VECTOR_BYTES / (4 + 4 * NNCORE_DOUBLE) == 4
+#elif VECTOR_BYTES * 8 / REAL_BITS == 4
 #define LOW_HALVES 0, 4, 1, 5
 #define HIGH_HALVES 2, 6, 3, 7
-#elif VECTOR_BYTES / (4 + 4 * NNCORE_DOUBLE) == 8
+#elif VECTOR_BYTES * 8 / REAL_BITS == 8
 #define LOW_HALVES 0, 8, 1, 9, 2, 10, 3, 11
 #define HIGH_HALVES 4, 12, 5, 13, 6, 14, 7, 15
 #else
@@ -139,7 +147,7 @@ static void NAME(scatter)(void *out_, const void *A_, ptrdiff_t row, ptrdiff_t n
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (VB){__VA_ARGS__})
 #endif
 
-INLINE void NAME(transpose_square)(V *rows) {
+INLINE void transpose_square(V *rows) {
     for (ptrdiff_t round = 1; round < LANES; round *= 2) {
         V next[LANES];
         UNROLL for (ptrdiff_t i = 0; i < LANES / 2; i++) {
@@ -150,30 +158,28 @@ INLINE void NAME(transpose_square)(V *rows) {
     }
 }
 
-/* The block of W in panel p of n_l and inputs k_begin (a multiple of PANEL) to k_end, into W's
- * transpose. */
-static void NAME(transpose)(void *W_transposed_, const void *W_, ptrdiff_t p, ptrdiff_t k_begin,
-                            ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n) {
-    const ptrdiff_t width = NAME(panel_width)(p, n);
-    const real *W = (const real *)W_ + p * PANEL * n_prev;
+static void transpose(void *W_transposed_, const void *W_, ptrdiff_t p, ptrdiff_t k_begin,
+                      ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n) {
+    const ptrdiff_t width = width_of_panel(p, n);
+    const real *W = (const real *)W_ + p * PANEL_WIDTH * n_prev;
     if (n == 1 || n_prev == 1) { /* two vectors in the same order */
-        const ptrdiff_t begin = n == 1 ? k_begin : p * PANEL;
-        const ptrdiff_t end = n == 1 ? k_end : n < begin + PANEL ? n : begin + PANEL;
+        const ptrdiff_t begin = n == 1 ? k_begin : p * PANEL_WIDTH;
+        const ptrdiff_t end = n == 1 ? k_end : n < begin + PANEL_WIDTH ? n : begin + PANEL_WIDTH;
         memcpy((real *)W_transposed_ + begin, (const real *)W_ + begin,
                (size_t)(end - begin) * sizeof(real));
         return;
     }
     for (ptrdiff_t k = k_begin; k < k_end; k += LANES) {
-        const ptrdiff_t panel = k - k % PANEL;
-        const ptrdiff_t T_width = NAME(panel_width)(panel / PANEL, n_prev);
-        real *T = (real *)W_transposed_ + panel * n + k % PANEL;
+        const ptrdiff_t offset = k % PANEL_WIDTH; /* k's column in its panel of the transpose */
+        const ptrdiff_t T_width = width_of_panel(k / PANEL_WIDTH, n_prev);
+        real *T = (real *)W_transposed_ + (k - offset) * n + offset;
         for (ptrdiff_t column = 0; column < width; column += LANES) {
             V rows[LANES];
             UNROLL for (ptrdiff_t i = 0; i < LANES; i++) rows[i] =
-                k + i < n_prev ? NAME(load)(W + (k + i) * width + column) : (V){0};
-            NAME(transpose_square)(rows);
-            for (ptrdiff_t i = 0; i < LANES && p * PANEL + column + i < n; i++)
-                NAME(store)(T + (p * PANEL + column + i) * T_width, rows[i]);
+                k + i < n_prev ? load(W + (k + i) * width + column) : (V){0};
+            transpose_square(rows);
+            for (ptrdiff_t i = 0; i < LANES && p * PANEL_WIDTH + column + i < n; i++)
+                store(T + (p * PANEL_WIDTH + column + i) * T_width, rows[i]);
         }
     }
 }

@@ -1,0 +1,201 @@
+/* The products (1), (4) and (5) in register tiles, over matrices in panels (panels.h).
+ * Every product has one form: the sums of some rows and one panel's columns stay in registers,
+ *
+ *     C[row][panel] = sum over k of a(row, k) * B[k][panel],
+ *
+ * where B's rows are loaded in their order, and a(row, k), whose rows and whose k lie at fixed
+ * distances, is broadcast. */
+
+#pragma once
+
+#include "panels.h"
+#include "vector.h"
+
+/* The most rows of a tile of full and of half width. Beside the sums, a tile needs registers for
+ * two vectors of B and one broadcast: 2 x 6 sums fill the 16 registers of SSE2 and AVX2, 2 x 12
+ * most of the 32 of AVX-512 and NEON. */
+#define HALF_ROWS 12
+#define UP_TO_6(X, N) X(1, N) X(2, N) X(3, N) X(4, N) X(5, N) X(6, N)
+#define UP_TO_12(X, N) UP_TO_6(X, N) X(7, N) X(8, N) X(9, N) X(10, N) X(11, N) X(12, N)
+#define FOR_EACH_HALF_ROWS(X) UP_TO_12(X, 1)
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define FULL_ROWS 12
+#define FOR_EACH_FULL_ROWS(X) UP_TO_12(X, 2)
+#else
+#define FULL_ROWS 6
+#define FOR_EACH_FULL_ROWS(X) UP_TO_6(X, 2)
+#endif
+
+/* How many k are summed before the next rows begin, in (1) and (4), and in (5), whose k are
+ * examples. B's part, of 2 VECTOR_BYTES per k, takes 4 to 32 KB and stays in L1 meanwhile. */
+#define INNER_BLOCK ((ptrdiff_t)FOR_TYPE(256, 128))
+#define EXAMPLE_BLOCK ((ptrdiff_t)128)
+
+/* Rows are divided evenly: 7 rows in tiles of at most 6 make 4 and 3, not 6 and 1. */
+struct tiles {
+    ptrdiff_t count, rows, larger; /* the first `larger` of them have rows + 1 */
+};
+
+INLINE struct tiles tiles_of(ptrdiff_t rows, ptrdiff_t most) {
+    const ptrdiff_t count = rows > 0 ? (rows + most - 1) / most : 1;
+    return (struct tiles){count, rows / count, rows % count};
+}
+
+/* sums[row][v] += sum over k < count of a[row * row_step + k * k_step] * B[k][v]. Inlined with
+ * constant rows and vectors, and mostly constant steps and count. */
+INLINE void accumulate(V *sums, const real *B, const real *a, ptrdiff_t count, const ptrdiff_t rows,
+                       const ptrdiff_t vectors, const ptrdiff_t row_step, const ptrdiff_t k_step) {
+    for (ptrdiff_t k = 0; k < count; k++) {
+        V b[2];
+        UNROLL for (ptrdiff_t v = 0; v < vectors; v++) b[v] = load(B + (k * vectors + v) * LANES);
+        UNROLL for (ptrdiff_t row = 0; row < rows; row++) {
+            const V x = broadcast(a[row * row_step + k * k_step]);
+            UNROLL for (ptrdiff_t v = 0; v < vectors; v++) sums[row * vectors + v] =
+                multiply_add(x, b[v], sums[row * vectors + v]);
+        }
+    }
+}
+
+/* (1) or (4) for rows `row` to `row + n_rows`: C <- f(bias + A B). */
+struct product {
+    real *C;
+    const real *A;
+    ptrdiff_t A_stride; /* 0 for panels, or the distance of a row-major array's rows */
+    const real *B, *bias;
+    ptrdiff_t row, n_rows, capacity, n_inner, n;
+    /* ReLU is fused here: forward max(sum, least), with least = 0 for ReLU; backward zero where the
+     * gate, which lies as C does, is not positive. A NaN of an inactive unit ends there. */
+    real least;
+    const real *gate;
+};
+
+INLINE void finish(V *sums, const struct product product, const real *C, const ptrdiff_t count) {
+    if (product.gate) {
+        const real *gate = product.gate + (C - product.C);
+        UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] =
+            (V)((VB)sums[i] & (VB)(load(gate + i * LANES) > 0));
+    } else
+        UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] =
+            at_least(sums[i], broadcast(product.least));
+}
+
+/* A tile's sum over inputs k_begin to k_end: C[row] = start + sum over k of A[row][k] B[k], where
+ * start is one row for all (start_step 0) or a row each. Meanwhile it prefetches the next panel of
+ * A and, from `ahead` on, two cache lines per panel. */
+INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const real *B,
+                     const struct product product, ptrdiff_t row, ptrdiff_t k_begin,
+                     ptrdiff_t k_end, const char *ahead, const ptrdiff_t rows,
+                     const ptrdiff_t vectors) {
+    const ptrdiff_t A_stride = product.A_stride, capacity = product.capacity;
+    V sums[2 * FULL_ROWS];
+    UNROLL for (ptrdiff_t r = 0; r < rows; r++) UNROLL for (ptrdiff_t v = 0; v < vectors; v++)
+        sums[r * vectors + v] = load(start + r * start_step + v * LANES);
+    B += k_begin * vectors * LANES;
+    if (A_stride) {
+        const real *a = product.A + row * A_stride + k_begin;
+        accumulate(sums, B, a, k_end - k_begin, rows, vectors, A_stride, 1);
+    } else {
+        const real *a = product.A + k_begin * capacity;
+        ptrdiff_t left = k_end - k_begin;
+        for (; left >= PANEL_WIDTH;
+             left -= PANEL_WIDTH, a += PANEL_WIDTH * capacity, B += PANEL_WIDTH * vectors * LANES) {
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(ahead + CACHE_LINE);
+            ahead += PANEL_WIDTH * vectors * VECTOR_BYTES;
+            UNROLL for (ptrdiff_t r = 0; r < rows; r++)
+                __builtin_prefetch(a + PANEL_WIDTH * capacity + (row + r) * PANEL_WIDTH);
+            accumulate(sums, B, a + row * PANEL_WIDTH, PANEL_WIDTH, rows, vectors, PANEL_WIDTH, 1);
+        }
+        if (left > HALF_WIDTH)
+            accumulate(sums, B, a + row * PANEL_WIDTH, left, rows, vectors, PANEL_WIDTH, 1);
+        else
+            accumulate(sums, B, a + row * HALF_WIDTH, left, rows, vectors, HALF_WIDTH, 1);
+    }
+    if (k_end == product.n_inner)
+        finish(sums, product, C, rows * vectors);
+    UNROLL for (ptrdiff_t i = 0; i < rows * vectors; i++) store(C + i * LANES, sums[i]);
+}
+
+/* Panel p of C. While a block of B is in use, each of its tiles prefetches a part of the next. */
+static void tiled_product(const struct product product, ptrdiff_t p) {
+    static const real zeros[PANEL_WIDTH];
+    const ptrdiff_t n_rows = product.n_rows, n_inner = product.n_inner;
+    const ptrdiff_t width = width_of_panel(p, product.n);
+    real *C = product.C + p * PANEL_WIDTH * product.capacity;
+    const real *B = product.B + p * PANEL_WIDTH * n_inner;
+    const real *bias = product.bias ? product.bias + p * PANEL_WIDTH : zeros;
+    const struct tiles tiles = tiles_of(n_rows, width == PANEL_WIDTH ? FULL_ROWS : HALF_ROWS);
+    for (ptrdiff_t k = 0; k < n_inner; k += INNER_BLOCK) {
+        const ptrdiff_t k_end = n_inner - k < INNER_BLOCK ? n_inner : k + INNER_BLOCK;
+        const char *ahead = (const char *)(B + k_end * width);
+        for (ptrdiff_t i = 0, r = product.row, rows; i < tiles.count; i++, r += rows) {
+            real *c = C + r * width;
+            rows = tiles.rows + (i < tiles.larger);
+#define X(R, VECTORS)                                                                         \
+    case R:                                                                                   \
+        row_tile(c, k ? c : bias, k ? width : 0, B, product, r, k, k_end, ahead, R, VECTORS); \
+        break;
+            if (width == PANEL_WIDTH)
+                switch (rows) { FOR_EACH_FULL_ROWS(X) }
+            else
+                switch (rows) { FOR_EACH_HALF_ROWS(X) }
+#undef X
+            ahead += 2 * CACHE_LINE;
+        }
+    }
+}
+
+/* A tile of (5): dW[row] = beta dW[row] + scale sum over examples of A_prev[example][row] delta.
+ * For beta 0 dW is not read, for beta 1 not multiplied. */
+INLINE void gradient_tile(real *dW, const real *A_prev, const real *delta, real scale, real beta,
+                          ptrdiff_t n_examples, const ptrdiff_t rows, const ptrdiff_t vectors,
+                          const ptrdiff_t A_width) {
+    const V scales = broadcast(scale), betas = broadcast(beta);
+    V sums[2 * FULL_ROWS];
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] = (V){0};
+    accumulate(sums, delta, A_prev, n_examples, rows, vectors, 1, A_width);
+    if (beta == 1)
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] =
+            multiply_add(scales, sums[r], load(dW + r * LANES));
+    else if (beta == 0)
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] *= scales;
+    else
+        UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] =
+            multiply_add(scales, sums[r], betas * load(dW + r * LANES));
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) store(dW + r * LANES, sums[r]);
+}
+
+/* Rows of dW within one panel of A_prev. */
+INLINE void gradient_rows(real *dW, const real *a, const real *delta, real scale, real beta,
+                          ptrdiff_t n_examples, ptrdiff_t n_rows, const ptrdiff_t width,
+                          const ptrdiff_t A_width) {
+    if (n_rows == PANEL_WIDTH && width == PANEL_WIDTH && A_width == PANEL_WIDTH) {
+        /* The common case, with the numbers of rows known to the compiler. */
+        const struct tiles tiles = tiles_of(PANEL_WIDTH, FULL_ROWS);
+        const ptrdiff_t first = tiles.rows + (tiles.larger > 0);
+        const ptrdiff_t second = tiles.count > 1 ? tiles.rows + (tiles.larger > 1) : 0;
+        const ptrdiff_t third = PANEL_WIDTH - first - second;
+        gradient_tile(dW, a, delta, scale, beta, n_examples, first, 2, PANEL_WIDTH);
+        dW += first * PANEL_WIDTH;
+        if (second)
+            gradient_tile(dW, a + first, delta, scale, beta, n_examples, second, 2, PANEL_WIDTH);
+        dW += second * PANEL_WIDTH;
+        if (third)
+            gradient_tile(dW, a + first + second, delta, scale, beta, n_examples, third, 2,
+                          PANEL_WIDTH);
+        return;
+    }
+    const struct tiles tiles = tiles_of(n_rows, width == PANEL_WIDTH ? FULL_ROWS : HALF_ROWS);
+    for (ptrdiff_t i = 0, r = 0, rows; i < tiles.count; i++, r += rows) {
+        rows = tiles.rows + (i < tiles.larger);
+#define X(R, VECTORS)                                                                              \
+    case R:                                                                                        \
+        gradient_tile(dW + r * width, a + r, delta, scale, beta, n_examples, R, VECTORS, A_width); \
+        break;
+        if (width == PANEL_WIDTH)
+            switch (rows) { FOR_EACH_FULL_ROWS(X) }
+        else
+            switch (rows) { FOR_EACH_HALF_ROWS(X) }
+#undef X
+    }
+}
