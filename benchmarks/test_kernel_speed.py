@@ -11,9 +11,9 @@ from cases import Array
 from nncore import _kernels, reference
 from nncore._kernels import Activation, Loss
 
-FUSED = "fused_cython_function"  # of float and double, which only the kernels are
 TWINS = {"compiled": _kernels, "numpy": reference}
-KERNELS = sorted(n for n, f in vars(_kernels).items() if type(f).__name__ == FUSED)
+FUSED = "fused_cython_function"  # of float and double, which only the kernels are
+KERNELS = sorted(name for name, f in vars(_kernels).items() if type(f).__name__ == FUSED)
 # N, n_prev, n: a layer whose calls cost as much as its arithmetic, and one that is all arithmetic.
 SHAPES = [(10, 784, 30), (128, 512, 512)]
 
