@@ -12,8 +12,7 @@ from nncore import _kernels, reference
 from nncore._kernels import Activation, Loss
 
 TWINS = {"compiled": _kernels, "numpy": reference}
-FUSED = "fused_cython_function"  # of float and double, which only the kernels are
-KERNELS = sorted(name for name, f in vars(_kernels).items() if type(f).__name__ == FUSED)
+KERNELS = [n for n, f in vars(_kernels).items() if type(f).__name__ == "fused_cython_function"]
 # N, n_prev, n: a layer whose calls cost as much as its arithmetic, and one that is all arithmetic.
 SHAPES = [(10, 784, 30), (128, 512, 512)]
 
@@ -52,7 +51,7 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
 
 
 def test_every_kernel_has_arguments() -> None:
-    assert sorted(arguments(1, 1, 1, "float32")) == KERNELS
+    assert set(arguments(1, 1, 1, "float32")) == set(KERNELS)
 
 
 @pytest.mark.parametrize("twin", TWINS)
