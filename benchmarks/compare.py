@@ -1,7 +1,4 @@
-"""Train the same networks with nncore and its peers, in turn, and compare the times.
-
-Run ``python benchmarks/compare.py --help``; README.md in this directory holds the protocol.
-"""
+"""Do the same work with nncore and its peers, in turn, and compare the times."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,243 +16,140 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cases
 import report
-from cases import ACCURACY_GOALS, NETWORKS, PREDICTIONS, TARGETS, USUAL_NETWORKS, Array, Case
-from contestants import CONTESTANTS, USUAL_CONTESTANTS
-from machine import HERE, UnavailableError, available_cpus, describe
-from rounds import Comparison, Row, say
-from worker import REMOVED_VARIABLES
+from contestants import CONTESTANTS, ESTIMATORS, PEERS
+from machine import HERE, available_cpus, describe
+from rounds import Comparison, say
 
-PARTS = ["training", "prediction", "accuracy"]
+GIT = ["git", "-C", str(HERE.parent)]
+PARTS = ["training", "calls", "prediction"]
+DTYPES = ["float32", "float64"]
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-
-    def several(option: str, default: list[str], choices: list[str], help: str) -> None:
-        parser.add_argument(
-            option, nargs="+", default=default, choices=choices, help=help, metavar=option[2:-1]
-        )
-
-    several("--parts", PARTS, PARTS, f"of {', '.join(PARTS)}")
-    several("--networks", USUAL_NETWORKS, [*NETWORKS, "all"], f"of {', '.join(NETWORKS)}, or all")
-    several("--dtypes", ["float32", "float64"], ["float32", "float64"], "of the whole training")
-    several("--optimizers", ["sgd"], ["sgd", "adam"], "sgd is without momentum")
-    several(
-        "--activations", ["sigmoid"], ["sigmoid", "relu"], "relu comes with linear output units"
-    )
-    several(
-        "--contestants",
-        USUAL_CONTESTANTS,
-        [*CONTESTANTS, "all"],
-        f"of {', '.join(CONTESTANTS)}, or all; the ratios are to the first",
-    )
-    parser.add_argument(
-        "--threads", nargs="+", default=["1", "all"], help="numbers of threads, or all"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="samples of each contestant")
-    parser.add_argument("--seconds", type=float, default=0.2, help="wanted length of a sample")
-    parser.add_argument("--seeds", type=int, default=5, help="trainings to an accuracy")
-    parser.add_argument(
-        "--full",
-        action="store_true",
-        help="all networks, contestants, optimizers and activations where no others are given",
-    )
-    parser.add_argument(
-        "--targets",
-        action="store_true",
-        help="measure what nncore is meant to reach, with 1 and 2 threads, and say what it does",
-    )
-    parser.add_argument(
-        "--keep-variables",
-        action="store_true",
-        help=f"leave {' and '.join(REMOVED_VARIABLES)} in the environment",
-    )
-    parser.add_argument(
-        "--before",
-        metavar="PYTHON",
-        help="an interpreter with another nncore, which takes part as 'nncore before'",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=HERE / "results", help="directory for JSON and pictures"
-    )
-    parser.add_argument("--verbose", action="store_true", help="show what contestants print")
-    if parser.parse_known_args(arguments)[0].full:
-        parser.set_defaults(
-            networks=["all"],
-            contestants=["all"],
-            optimizers=["sgd", "adam"],
-            activations=["sigmoid", "relu"],
-        )
-    options = parser.parse_args(arguments)
+    add, several = parser.add_argument, partial(parser.add_argument, nargs="+")
+    several("--parts", default=PARTS, choices=PARTS, help="what to time")
+    several("--networks", default=list(cases.NETWORKS), help="to train; or e.g. 784-30-10,32")
+    several("--dtypes", default=DTYPES, choices=DTYPES, help="of networks")
+    several("--optimizers", default=["sgd"], choices=["sgd", "adam"], help="to train with")
+    several("--activations", default=["sigmoid"], choices=["sigmoid", "relu"], help="to train with")
+    several("--contestants", default=list(PEERS), choices=list(CONTESTANTS), help="base first")
+    several("--threads", default=["1", "all"], help="numbers of threads")
+    add("--sklearn", action="store_true", help="compare nncore.sklearn's estimators instead")
+    datasets = [name for name in cases.DATASETS if name != "mnist10k" or cases.MNIST]
+    several("--datasets", default=datasets, choices=datasets, help="for --sklearn")
+    add("--rounds", type=int, default=7, help="samples of each contestant")
+    add("--seconds", type=float, default=0.2, help="wanted length of a sample")
+    add("--before", metavar="COMMIT_OR_CHECKOUT", help="another nncore, which takes part as well")
+    add("--output", type=Path, default=HERE / "results", help="directory for the results")
+    add("--render", type=Path, metavar="JSON", help="measure nothing, show these results again")
+    options = parser.parse_args()
+    if options.sklearn:
+        options.parts, options.contestants = ["estimators"], list(ESTIMATORS)
     n_cpus = len(available_cpus())
-    if options.targets:
-        options.parts = ["training", "prediction"]
-        options.optimizers, options.activations = ["sgd"], ["sigmoid"]
-        compared = {peer for target in TARGETS.values() for peer in target.times_faster}
-        options.contestants = ["nncore", *sorted(compared)]
-        options.threads = ["1", str(min(2, n_cpus))]
-    if "all" in options.networks:
-        options.networks = list(NETWORKS)
-    if "all" in options.contestants:
-        options.contestants = list(CONTESTANTS)
     options.threads = sorted({n_cpus if n == "all" else int(n) for n in options.threads})
     if not 1 <= options.threads[0] <= options.threads[-1] <= n_cpus:
         parser.error(f"--threads: this process may use 1 to {n_cpus} CPUs")
-    if min(options.rounds, options.seeds) < 1 or options.seconds <= 0:
-        parser.error("--rounds, --seconds and --seeds must be positive")
-    # nncore's own variable; the workers inherit it.
-    options.kernels = os.environ.get("NNCORE_KERNELS") or None
     return options
 
 
-def training_cases(options: argparse.Namespace) -> list[Case]:
-    return [
-        replace(Case(*NETWORKS[network]), dtype=dtype, optimizer=optimizer, activation=activation)
-        for network, dtype, optimizer, activation in product(
-            options.networks, options.dtypes, options.optimizers, options.activations
-        )
-    ]
-
-
-def digits(directory: Path) -> Iterator[tuple[str, str, str]]:
-    """Write what there is of real digits; yield a name, and the training and the test file."""
-    from nncore.datasets import load_digits, load_mnist
-
-    images, labels = load_digits()
-    # One writer's digits stand together.
-    order = np.random.default_rng(0).permutation(len(images))
-    train, test = order[:-360], order[-360:]
-    sets = {"digits": ((images[train], labels[train]), (images[test], labels[test]))}
-    try:
-        sets["mnist"] = load_mnist(os.environ["NNCORE_MNIST"])
-    except KeyError:
-        say("left out: mnist: NNCORE_MNIST does not name its directory")
-    except (OSError, ValueError) as error:
-        say(f"left out: mnist: {error}")
-
-    def write(name: str, X: Array, classes: Array) -> str:
-        path = directory / f"{name}.npz"
-        np.savez(path, X=X, Y=np.eye(10)[classes])
-        return str(path)
-
-    for name, (first, second) in sets.items():
-        yield name, write(name, *first), write(f"{name}-test", *second)
-
-
-# A line for the part in the JSON, and how to measure a row of it.
-Job = tuple[str, Callable[[Comparison], Row]]
-
-
-def jobs(options: argparse.Namespace, directory: Path) -> list[Job]:
-    """Return every row to be measured, for each number of threads."""
-    wanted: list[Job] = []
+def wanted(options: argparse.Namespace, n_threads: int) -> Iterator[tuple[str, cases.AnyCase]]:
+    """Yield every case to be measured, with its part of the results."""
+    names = [name for group in options.networks for name in cases.NETWORKS.get(group, [group])]
     if "training" in options.parts:
-        wanted += [
-            ("training", partial(Comparison.training, case=case))
-            for case in training_cases(options)
-        ]
-    if "prediction" in options.parts:
-        for (network, n_rows), dtype in product(PREDICTIONS, options.dtypes):
-            case = replace(Case(*NETWORKS[network]), dtype=dtype)
-            job = partial(Comparison.prediction, case=case, n_rows=n_rows)
-            wanted.append(("prediction", job))
-    if "accuracy" in options.parts:
-        for name, data_file, test_file in digits(directory):
-            goal = ACCURACY_GOALS[name]
-            with np.load(data_file) as arrays:
-                steps_per_epoch = len(arrays["Y"]) // goal.batch_size
-            case = Case(
-                goal.sizes,
-                goal.batch_size,
-                steps_per_epoch,
-                activation="relu",
-                own_learning_rate=goal.learning_rate,
-            )
-            job = partial(
-                Comparison.accuracy,
-                name=name,
-                goal=goal,
-                case=case,
-                data_file=data_file,
-                test_file=test_file,
-            )
-            wanted.append(("accuracy", job))
-    return wanted
+        kinds = product(options.dtypes, options.optimizers, options.activations)
+        for name, (dtype, optimizer, activation) in product(names, list(kinds)):
+            case = replace(cases.training(name), dtype=dtype)
+            yield "training", replace(case, optimizer=optimizer, activation=activation)
+    for dtype in options.dtypes:
+        # A network so small is trained on one thread.
+        if "calls" in options.parts and n_threads == 1:
+            yield from (("calls", case) for case in cases.single_steps(dtype))
+        if "prediction" in options.parts:
+            yield from (("prediction", case) for case in cases.predictions(dtype))
+    if "estimators" in options.parts:
+        yield from (("estimators", case) for case in cases.estimators(options.datasets))
 
 
-def git_commit() -> str | None:
-    """Return the commit that is checked out, with a mark when files differ from it."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+def source_directory(before: str) -> Path:
+    """Return the directory to import another nncore from; build it first if it is a commit."""
+    if Path(before).is_dir():
+        return Path(before).resolve() / "src"
+    commit = f"{before}^{{commit}}"
+    name = subprocess.check_output([*GIT, "rev-parse", "--short=12", commit], text=True).strip()
+    tree = HERE.parent / "build" / "before" / name
+    if not tree.exists():
+        say(f"building {name}")
+        partial = tree.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        archive = subprocess.check_output([*GIT, "archive", name])
+        subprocess.run(["tar", "-x", "-C", str(partial)], input=archive, check=True)
+        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+        subprocess.run(command, cwd=partial, check=True)
+        partial.rename(tree)
+    return tree / "src"
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every job for every number of threads; Ctrl-C keeps the rows that are finished."""
+    """Measure every case for every number of threads; Ctrl-C keeps the rows that are finished."""
     start = time.perf_counter()
-    present = [name for name in REMOVED_VARIABLES if name in os.environ]
+    source = source_directory(options.before) if options.before else None
+    commit = [*GIT, "describe", "--always", "--dirty", "--abbrev=12"]
+    # With these set BLAS is slower than for the users whom the figures are for.
+    variables = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    removed = [name for name in variables if os.environ.pop(name, None)]
     results: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git_commit(),
+        "commit": subprocess.run(commit, capture_output=True, text=True).stdout.strip(),
+        "before": options.before,
         "base": options.contestants[0],
         "rounds": options.rounds,
         "seconds": options.seconds,
         "machine": describe(),
         "load_average": os.getloadavg()[0],
-        "kept_variables" if options.keep_variables else "removed_variables": present,
-        "kernels": options.kernels,
+        "removed_variables": removed,
         "contestants": {},
         "left_out": {},
-        **{part: [] for part in PARTS},
+        **{part: [] for part in report.PARTS},
     }
     if results["load_average"] > 0.5:
         say(f"the machine is busy (load {results['load_average']:.1f}): expect noise")
-    if present:
-        verb = "kept in" if options.keep_variables else "taken out of"
-        say(f"{verb} the environment: {', '.join(present)}")
-    with tempfile.TemporaryDirectory() as directory:
-        wanted = jobs(options, Path(directory))
-        total, count = len(wanted) * len(options.threads), 0
-        for n_threads in options.threads:
-            with Comparison(options, n_threads, Path(directory)) as comparison:
+    if removed:
+        say(f"removed from the environment: {', '.join(removed)}")
+    for n_threads in options.threads:
+        todo = list(wanted(options, n_threads))
+        with Comparison(options.contestants, source, n_threads) as comparison:
+            results["left_out"] |= comparison.left_out
+            try:
+                for count, (part, case) in enumerate(todo, 1):
+                    row = comparison.measure(case, options.rounds, options.seconds)
+                    results[part].append(row)
+                    elapsed = f"[{count}/{len(todo)}, {time.perf_counter() - start:.0f} s]"
+                    say(f"{elapsed} {report.progress_line(row)}")
+            except KeyboardInterrupt:
+                say("interrupted: the report covers the rows so far")
+                break
+            finally:
                 results["contestants"][str(n_threads)] = comparison.descriptions()
-                results["left_out"].update(comparison.left_out)
-                try:
-                    for part, job in wanted:
-                        row = job(comparison)
-                        results[part].append(row)
-                        count += 1
-                        elapsed = f"[{count}/{total}, {time.perf_counter() - start:.0f} s]"
-                        say(f"{elapsed} {report.progress_line(row, results['base'])}")
-                except KeyboardInterrupt:
-                    say("interrupted: the report covers the rows so far")
-                    break
     return results
 
 
 def main() -> int:
     options = parse_arguments()
-    try:
-        results = measure(options)
-    except UnavailableError as error:
-        say(f"nothing to compare with: {options.contestants[0]}: {error}")
-        return 1
-    if not any(row["seconds"] for part in PARTS for row in results[part]):
-        say("nothing was measured")
-        return 1
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "compare.json"
+    if options.render is not None:
+        report.write(report.load(options.render), options.output, options.render.stem)
+        return 0
+    results = measure(options)
+    path = options.output / ("sklearn.json" if options.sklearn else "compare.json")
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     say(f"wrote {path}")
-    report.write(results, options.output, with_targets=options.targets)
-    return 0
+    report.write(results, options.output, path.stem)
+    return int(any(row["errors"] for part in report.PARTS for row in results[part]))
 
 
 if __name__ == "__main__":

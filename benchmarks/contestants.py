@@ -1,51 +1,84 @@
-"""The contestants: the same training, each written as its users would write it.
+"""The contestants: the same work, each written as its users would write it.
 
-Each knows a case's network with the same first parameters, trains whole epochs over freshly
-shuffled data and predicts. What a contestant cannot train, it refuses with `UnavailableError`.
+Each starts from a case's first parameters and shuffles the data anew for every epoch.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import os
 import warnings
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import numpy as np
-from cases import Array, Case
-from machine import UnavailableError
+from cases import EPOCHS, AnyCase, Array, Case, EstimatorCase
+from machine import available_cpus, load_c
 
 
-class Contestant(Protocol):
-    """What a worker asks of a contestant; the constructor imports the contestant's package."""
+class Contestant:
+    """A way to do a case's work; the worker times `repeat`.
 
-    def __init__(self, case: Case, n_threads: int) -> None: ...
+    A subclass has the methods named in `calls`: ``fit(epochs)``, which returns when everything is
+    finished, ``train_on_batch(X, Y)`` for a single step, and ``predict(X)``.
+    """
 
-    def fit(self, epochs: int) -> None:
-        """Train; everything is finished when this returns."""
+    packages: ClassVar[tuple[str, ...]] = ()  # must be importable; their versions are reported
+    calls: ClassVar[tuple[str, ...]] = ("fit", "train_on_batch", "predict")
+    learns: ClassVar[bool] = True  # False of a yardstick, which does only a part of the work
+    kernels: str | None = None  # the name of those that were chosen for this processor
+
+    def __init__(self, case: AnyCase, n_threads: int) -> None:
+        self.case: Any = case
+        self.X, self.Y = case.data()
+        self.rng = np.random.default_rng(0)
+
+    def repeat(self, count: int) -> None:
+        """Train so many epochs, or make so many calls."""
+        call: Any = getattr(self, self.case.call)
+        if self.case.call == "fit":
+            call(count)
+            return
+        data = (self.X,) if self.case.call == "predict" else (self.X, self.Y)
+        for _ in range(count):
+            call(*data)
+
+    def warm_up(self) -> list[float]:
+        """Do the work twice; return the losses before and after it, none of a yardstick."""
+        losses = [self.loss()] if self.learns else []
+        self.repeat(2)
+        return [*losses, self.loss()] if self.learns else []
+
+    def loss(self) -> float:
+        """Return half the squared error, summed over the outputs, averaged over the examples."""
+        return float(0.5 * np.mean(np.sum((self.predict(self.X) - self.Y) ** 2, axis=1)))
 
     def predict(self, X: Array) -> Array:
-        """Return outputs (n_samples, n_L)."""
+        raise NotImplementedError
 
 
-class NNCore:
+class NNCore(Contestant):
+    packages = ("nncore", "numpy", "scipy")
+    # The default, which may use fewer threads than there are CPUs.
+    n_threads: int | None = None
+
     def __init__(self, case: Case, n_threads: int) -> None:
         import nncore
+        from nncore import _kernels
 
-        self.case = case
-        self.X, self.Y = case.data()
+        super().__init__(case, n_threads)
+        self.kernels = _kernels.KERNELS
         self.network = nncore.Network(
             case.sizes, activation=case.activations, loss="squared_error", dtype=case.dtype
         )
         weights, biases = case.first_parameters()
-        for own, first in zip(
-            self.network.weights + self.network.biases, weights + biases, strict=True
-        ):
-            own[...] = first
-        optimizers = {"sgd": nncore.SGD, "adam": nncore.Adam}
-        self.optimizer = optimizers[case.optimizer](learning_rate=case.learning_rate)
-        self.rng = np.random.default_rng(case.seed)
-        # With all threads, the default: it is what users get, be it one thread or all of them.
-        self.n_threads = 1 if n_threads == 1 else None
+        own = self.network.weights + self.network.biases
+        for array, first in zip(own, weights + biases, strict=True):
+            array[...] = first
+        optimizer = {"sgd": nncore.SGD, "adam": nncore.Adam}[case.optimizer]
+        self.optimizer = optimizer(learning_rate=case.learning_rate)
 
     def fit(self, epochs: int) -> None:
         self.network.fit(
@@ -54,105 +87,94 @@ class NNCore:
             epochs=epochs,
             batch_size=self.case.batch_size,
             optimizer=self.optimizer,
-            shuffle=True,
             seed=self.rng,
             n_threads=self.n_threads,
         )
+
+    def train_on_batch(self, X: Array, Y: Array) -> None:
+        self.network.train_on_batch(X, Y, self.optimizer, n_threads=self.n_threads)
 
     def predict(self, X: Array) -> Array:
         return self.network.predict(X, n_threads=self.n_threads)
 
 
-class NumPy:
+class NNCoreOneThread(NNCore):
+    n_threads = 1
+
+
+class NNCoreAllThreads(NNCore):
+    n_threads = len(available_cpus())
+
+
+class NumPy(Contestant):
     """The loop that one writes by hand: matrix products of whole batches, no buffers kept."""
 
-    def __init__(self, case: Case, n_threads: int) -> None:
-        self.case = case
-        self.X, self.Y = case.data()
-        self.weights, self.biases = case.first_parameters()
-        self.rng = np.random.default_rng(case.seed)
-        self.loss = 0.0
-        self.step_count = 0
-        self.moments = [(np.zeros_like(P), np.zeros_like(P)) for P in self.parameters]
+    packages = ("numpy",)
 
-    @property
-    def parameters(self) -> list[Array]:
-        return self.weights + self.biases
+    def __init__(self, case: Case, n_threads: int) -> None:
+        super().__init__(case, n_threads)
+        self.layers = list(zip(*case.first_parameters(), case.activations, strict=True))
+        self.moments = [
+            [(np.zeros_like(P), np.zeros_like(P)) for P in (W, b)] for W, b, _ in self.layers
+        ]
+        self.step_count = 0
+        self.total_loss = 0.0
 
     def fit(self, epochs: int) -> None:
         N = self.case.batch_size
         for _ in range(epochs):
             order = self.rng.permutation(len(self.X))
-            self.loss = 0.0
+            self.total_loss = 0.0
             for start in range(0, len(self.X), N):
                 rows = order[start : start + N]
-                self.step(self.X[rows], self.Y[rows])
+                self.train_on_batch(self.X[rows], self.Y[rows])
 
     def predict(self, X: Array) -> Array:
         return self.forward(X)[-1]
 
     def forward(self, X: Array) -> list[Array]:
         A = [X]
-        for W, b, activation in zip(self.weights, self.biases, self.case.activations, strict=True):
-            A.append(_ACTIVATE[activation](A[-1] @ W + b))
+        for W, b, activation in self.layers:
+            Z = A[-1] @ W + b
+            A.append(1 / (1 + np.exp(-Z)) if activation == "sigmoid" else np.maximum(Z, 0))
         return A
 
-    def step(self, X: Array, Y: Array) -> None:
-        A = self.forward(X)
-        error = A[-1] - Y
-        self.loss += 0.5 * float(np.sum(error * error))
-        delta = error * _DERIVATIVE[self.case.activations[-1]](A[-1])
-        gradients_W: list[Array] = []
-        gradients_b: list[Array] = []
-        for layer in reversed(range(len(self.weights))):
-            gradients_W.insert(0, A[layer].T @ delta / len(X))
-            gradients_b.insert(0, delta.mean(axis=0))
-            if layer > 0:
-                derivative = _DERIVATIVE[self.case.activations[layer - 1]]
-                delta = delta @ self.weights[layer].T * derivative(A[layer])
-        self.update(gradients_W + gradients_b)
-
-    def update(self, gradients: list[Array]) -> None:
-        learning_rate = self.case.learning_rate
-        if self.case.optimizer == "sgd":
-            for P, gradient in zip(self.parameters, gradients, strict=True):
-                P -= learning_rate * gradient
-            return
+    def train_on_batch(self, X: Array, Y: Array) -> None:
         self.step_count += 1
-        step = learning_rate * np.sqrt(1 - 0.999**self.step_count) / (1 - 0.9**self.step_count)
-        for P, gradient, (m, v) in zip(self.parameters, gradients, self.moments, strict=True):
-            m += 0.1 * (gradient - m)
-            v += 0.001 * (gradient * gradient - v)
-            P -= float(step) * m / (np.sqrt(v) + 1e-8)
+        A = self.forward(X)
+        delta = A[-1] - Y
+        self.total_loss += 0.5 * float(np.sum(delta * delta))
+        for l, (W, b, activation) in reversed(list(enumerate(self.layers))):
+            delta *= A[l + 1] * (1 - A[l + 1]) if activation == "sigmoid" else A[l + 1] > 0
+            dW, db = A[l].T @ delta / len(X), delta.mean(axis=0)
+            if l > 0:
+                delta = delta @ W.T
+            for P, gradient, moments in zip((W, b), (dW, db), self.moments[l], strict=True):
+                self.update(P, gradient, *moments)
+
+    def update(self, P: Array, gradient: Array, m: Array, v: Array) -> None:
+        rate, t = self.case.learning_rate, self.step_count
+        if self.case.optimizer == "sgd":
+            P -= rate * gradient
+            return
+        m += 0.1 * (gradient - m)
+        v += 0.001 * (gradient * gradient - v)
+        rate *= (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+        P -= rate * m / (np.sqrt(v) + 1e-8)
 
 
-_ACTIVATE: dict[str, Callable[[Array], Array]] = {
-    "sigmoid": lambda Z: 1 / (1 + np.exp(-Z)),
-    "relu": lambda Z: np.maximum(Z, 0),
-    "identity": lambda Z: Z,
-}
-_DERIVATIVE: dict[str, Callable[[Array], Array]] = {
-    "sigmoid": lambda A: A * (1 - A),
-    "relu": lambda A: A > 0,
-    "identity": np.ones_like,
-}
+class ScikitLearn(Contestant):
+    """``MLPRegressor``; its outputs are linear, and it begins Adam anew in each call of fit."""
 
-
-class ScikitLearn:
-    """``MLPRegressor``, whose output layer is always linear: it is spared the outputs' sigmoids.
-
-    ``max_iter`` epochs with neither early stopping nor a tolerance; ``warm_start`` keeps
-    the parameters from call to call, as the others do.
-    """
+    packages = ("sklearn", "numpy", "scipy")
 
     def __init__(self, case: Case, n_threads: int) -> None:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPRegressor
 
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        self.X, self.Y = case.data()
-        if case.sizes[-1] == 1:
-            self.Y = self.Y.ravel()
+        # It warns of epochs without convergence, and of batches larger than the data.
+        warnings.simplefilter("ignore")
+        super().__init__(case, n_threads)
+        self.targets = self.Y.ravel() if case.sizes[-1] == 1 else self.Y
         self.model = MLPRegressor(
             hidden_layer_sizes=case.sizes[1:-1],
             activation={"sigmoid": "logistic", "relu": "relu"}[case.activation],
@@ -168,201 +190,243 @@ class ScikitLearn:
             warm_start=True,
             random_state=0,
         )
-        self.rng = np.random.default_rng(case.seed)
         # The attributes exist only after a first fit.
-        self.model.fit(self.X, self.Y)
+        self.model.fit(self.X, self.targets)
         self.model.coefs_, self.model.intercepts_ = case.first_parameters()
 
     def fit(self, epochs: int) -> None:
         self.model.max_iter = epochs
         # A call with the same number would go through the same orders again.
         self.model.random_state = int(self.rng.integers(2**32))
-        self.model.fit(self.X, self.Y)
+        self.model.fit(self.X, self.targets)
+
+    def train_on_batch(self, X: Array, Y: Array) -> None:
+        self.model.partial_fit(X, Y)
 
     def predict(self, X: Array) -> Array:
         return np.asarray(self.model.predict(X)).reshape(len(X), -1)
 
 
-class PyTorch:
+class PyTorch(Contestant):
     """Eager mode, ``torch.optim`` with its defaults, batches picked by a shuffled index."""
 
-    compiled = False
+    packages = ("torch",)
 
     def __init__(self, case: Case, n_threads: int) -> None:
         import torch
 
+        super().__init__(case, n_threads)
         torch.set_num_threads(n_threads)
-        torch.manual_seed(case.seed)
-        self.torch, self.case = torch, case
-        self.X, self.Y = (torch.from_numpy(array) for array in case.data())
+        torch.manual_seed(0)
+        self.torch: Any = torch
         modules: list[Any] = []
         for W, b, activation in zip(*case.first_parameters(), case.activations, strict=True):
             linear = torch.nn.Linear(*W.shape)
             linear.weight = torch.nn.Parameter(torch.from_numpy(W.T.copy()))
             linear.bias = torch.nn.Parameter(torch.from_numpy(b))
-            modules.append(linear)
-            if activation != "identity":
-                modules.append({"sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU}[activation]())
+            modules += [linear, torch.nn.Sigmoid() if activation == "sigmoid" else torch.nn.ReLU()]
         self.model = torch.nn.Sequential(*modules)
         optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[case.optimizer]
         self.optimizer = optimizer(self.model.parameters(), lr=case.learning_rate)
-        self.loss: Any = torch.compile(self._loss) if self.compiled else self._loss
-
-    def _loss(self, X: Any, Y: Any) -> Any:
-        return 0.5 * (self.model(X) - Y).square().sum(dim=1).mean()
 
     def fit(self, epochs: int) -> None:
+        X, Y = self.torch.from_numpy(self.X), self.torch.from_numpy(self.Y)
         for _ in range(epochs):
-            order = self.torch.randperm(len(self.X))
-            for rows in order.split(self.case.batch_size):
-                self.optimizer.zero_grad()
-                self.loss(self.X[rows], self.Y[rows]).backward()
-                self.optimizer.step()
+            for rows in self.torch.randperm(len(X)).split(self.case.batch_size):
+                self.step(X[rows], Y[rows])
+
+    def train_on_batch(self, X: Array, Y: Array) -> None:
+        self.step(self.torch.from_numpy(X), self.torch.from_numpy(Y))
+
+    def step(self, X: Any, Y: Any) -> None:
+        self.optimizer.zero_grad()
+        loss = 0.5 * (self.model(X) - Y).square().sum(dim=1).mean()
+        loss.backward()
+        self.optimizer.step()
 
     def predict(self, X: Array) -> Array:
         with self.torch.no_grad():
             return np.asarray(self.model(self.torch.from_numpy(X)).numpy())
 
 
-class CompiledPyTorch(PyTorch):
-    """The same with ``torch.compile`` around model and loss; it compiles the gradient, too."""
-
-    compiled = True
-
-
-class JAX:
+class JAX(Contestant):
     """One compiled call per epoch: one gather, then ``lax.scan`` over the batches."""
+
+    packages = ("jax", "jaxlib")
+    calls = ("fit", "predict")
 
     def __init__(self, case: Case, n_threads: int) -> None:
         import jax
         import jax.numpy as jnp
 
-        jax.config.update("jax_enable_x64", True)
-        self.jax = jax
-        self.X, self.Y = (jnp.asarray(array) for array in case.data())
-        self.rng = np.random.default_rng(case.seed)
-        activations = {
-            "sigmoid": jax.nn.sigmoid,
-            "relu": jax.nn.relu,
-            "identity": lambda Z: Z,
-        }
+        super().__init__(case, n_threads)
+        self.jax: Any = jax
+        self.jax.config.update("jax_enable_x64", True)
+        self.arrays = [jnp.asarray(array) for array in (self.X, self.Y)]
 
         def predict(parameters: Any, X: Any) -> Any:
             A = X
             for (W, b), activation in zip(parameters, case.activations, strict=True):
-                A = activations[activation](A @ W + b)
+                A = getattr(jax.nn, activation)(A @ W + b)
             return A
 
         def loss(parameters: Any, X: Any, Y: Any) -> Any:
             return 0.5 * jnp.mean(jnp.sum((predict(parameters, X) - Y) ** 2, axis=1))
 
         def step(state: Any, batch: Any) -> Any:
-            parameters, moments, count = state
-            value, gradient = jax.value_and_grad(loss)(parameters, *batch)
+            P, m, v, count = state
+            value, gradient = jax.value_and_grad(loss)(P, *batch)
+            rate = case.learning_rate
             if case.optimizer == "sgd":
-                parameters = jax.tree.map(
-                    lambda P, g: P - case.learning_rate * g, parameters, gradient
-                )
-                return (parameters, moments, count), value
+                P = jax.tree.map(lambda P, g: P - rate * g, P, gradient)
+                return (P, m, v, count), value
             count = count + 1
-            rate = case.learning_rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-            m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradient)
-            v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, moments[1], gradient)
-            parameters = jax.tree.map(
-                lambda P, m, v: P - rate * m / (jnp.sqrt(v) + 1e-8), parameters, m, v
-            )
-            return (parameters, (m, v), count), value
+            rate = rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+            m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradient)
+            v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradient)
+            P = jax.tree.map(lambda P, m, v: P - rate * m / (jnp.sqrt(v) + 1e-8), P, m, v)
+            return (P, m, v, count), value
 
         def epoch(state: Any, X: Any, Y: Any, order: Any) -> Any:
             batches = tuple(
-                array[order].reshape(case.steps_per_epoch, case.batch_size, -1) for array in (X, Y)
+                array[order].reshape(case.steps, case.batch_size, -1) for array in (X, Y)
             )
             state, losses = jax.lax.scan(step, state, batches)
             return state, losses.mean()
 
-        parameters = [
-            (jnp.asarray(W), jnp.asarray(b)) for W, b in zip(*case.first_parameters(), strict=True)
-        ]
-        moments: Any = ()
-        if case.optimizer == "adam":
-            moments = tuple(jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
-        self.state = (parameters, moments, jnp.zeros((), case.dtype))
-        self._epoch = jax.jit(epoch, donate_argnums=0)
-        self._predict = jax.jit(predict)
+        P = jax.tree.map(jnp.asarray, list(zip(*case.first_parameters(), strict=True)))
+        adam = case.optimizer == "adam"
+        m, v = (jax.tree.map(jnp.zeros_like, P) if adam else () for _ in range(2))
+        self.state = (P, m, v, jnp.zeros((), case.dtype))
+        self.epoch = jax.jit(epoch, donate_argnums=0)
+        self.forward = jax.jit(predict)
 
     def fit(self, epochs: int) -> None:
         for _ in range(epochs):
             order = self.rng.permutation(len(self.X)).astype(np.int32)
-            self.state, _ = self._epoch(self.state, self.X, self.Y, order)
+            self.state, _ = self.epoch(self.state, *self.arrays, order)
         self.jax.block_until_ready(self.state)
 
     def predict(self, X: Array) -> Array:
-        return np.asarray(self._predict(self.state[0], X))
+        return np.asarray(self.forward(self.state[0], X))
 
 
-class NNEngine:
-    """nn-engine-core, for float32 with ReLU and linear outputs only."""
+class Estimator(Contestant):
+    """An MLP of scikit-learn or, in the subclass, of nncore.sklearn."""
 
-    def __init__(self, case: Case, n_threads: int) -> None:
-        import nnengine
+    packages = ("sklearn", "numpy", "scipy")
+    module = "sklearn.neural_network"
 
-        if case.dtype != "float32" or case.activation != "relu":
-            raise UnavailableError("trains float32 with ReLU only")
-
-        class Model(nnengine.Module):  # type: ignore[misc, name-defined, unused-ignore]
-            def __init__(self) -> None:
-                super().__init__()
-                self.layers: list[Any] = []
-                for layer, (W, b) in enumerate(zip(*case.first_parameters(), strict=True)):
-                    if layer > 0:
-                        self.append(f"relu{layer}", nnengine.ReLULayer())
-                    dense = nnengine.DenseLayer(*W.shape)
-                    for tensor, first in zip(dense.parameters(), (W, b), strict=True):
-                        tensor.data[...] = first.reshape(tensor.data.shape)
-                    self.append(f"dense{layer}", dense)
-
-            def append(self, name: str, layer: Any) -> None:
-                # Only what is set as an attribute is trained.
-                setattr(self, name, layer)
-                self.layers.append(layer)
-
-            def forward(self, x: Any) -> Any:
-                for layer in self.layers:
-                    x = layer(x)
-                return x
-
-        optimizers = {"sgd": nnengine.SGD, "adam": nnengine.Adam}
-        learning_rate = case.learning_rate
-        if case.optimizer == "sgd":
-            # It takes the gradient of the whole square, not of half; Adam is blind to the factor.
-            learning_rate /= 2
-        self.model = Model()
-        self.trainer = nnengine.JITCompiler(
-            self.model,
-            optimizers[case.optimizer](learning_rate=learning_rate),
-            nnengine.MSELoss(),
+    def __init__(self, case: EstimatorCase, n_threads: int) -> None:
+        warnings.simplefilter("ignore")
+        super().__init__(case, n_threads)
+        name = {"classification": "MLPClassifier", "regression": "MLPRegressor"}[case.task]
+        epochs = EPOCHS if case.call == "fit" else 1
+        self.model: Any = getattr(importlib.import_module(self.module), name)(
+            solver=case.solver, max_iter=epochs, n_iter_no_change=epochs, tol=0, random_state=0
         )
-        self.loader = nnengine.DataLoader(*case.data(), batch_size=case.batch_size, shuffle=True)
 
     def fit(self, epochs: int) -> None:
-        self.trainer.fit(self.loader, epochs, tol=0.0, n_iter_no_change=2**31 - 1, verbose=False)
+        for _ in range(epochs):
+            self.model.fit(self.X, self.Y)
 
     def predict(self, X: Array) -> Array:
         return np.asarray(self.model.predict(X))
 
+    def warm_up(self) -> list[float]:
+        self.fit(1)
+        self.X = self.X[: self.case.n_rows]
+        return [self.model.loss_curve_[0], self.model.loss_curve_[-1]]
 
-# Name on the command line and in tables -> the class, the distributions whose versions matter.
-CONTESTANTS: dict[str, tuple[type[Contestant], tuple[str, ...]]] = {
-    "nncore": (NNCore, ("nncore", "numpy", "scipy")),
-    "numpy": (NumPy, ("numpy",)),
-    "scikit-learn": (ScikitLearn, ("scikit-learn", "numpy", "scipy")),
-    "pytorch": (PyTorch, ("torch",)),
-    "jax": (JAX, ("jax", "jaxlib")),
-    "torch.compile": (CompiledPyTorch, ("torch",)),
-    "nn-engine-core": (NNEngine, ("nn-engine-core",)),
+
+class NNCoreEstimator(Estimator):
+    packages = ("nncore", "sklearn", "numpy")
+    module = "nncore.sklearn"
+
+    def __init__(self, case: EstimatorCase, n_threads: int) -> None:
+        super().__init__(case, n_threads)
+        if case.dtype == "float64 as float32":
+            self.model.set_params(dtype="float32")
+
+
+class Peak(Contestant):
+    """As many operations as the work needs, as fast as the CPUs can do any.
+
+    Where ``NNCORE_KERNELS`` makes nncore use narrower vectors, it is those vectors' peak.
+    """
+
+    learns = False
+
+    def __init__(self, case: Case, n_threads: int) -> None:
+        super().__init__(case, n_threads)
+        narrower = {"avx2": "haswell", "baseline": "x86-64"}
+        march = "-march=" + narrower.get(os.environ.get("NNCORE_KERNELS", ""), "native")
+        scalar = "-DSCALAR=" + {"float32": "float", "float64": "double"}[case.dtype]
+        self.library = load_c("fma_peak.c", march, scalar)
+        self.library.instruction_set.restype = ctypes.c_char_p
+        self.kernels = self.library.instruction_set().decode()
+        self.operations = case.steps * case.operations / n_threads
+        self.n_threads, self.threads = n_threads, ThreadPoolExecutor(n_threads)
+
+    def repeat(self, count: int) -> None:
+        operations = ctypes.c_double(count * self.operations)
+        list(self.threads.map(self.library.run_operations, [operations] * self.n_threads))
+
+
+class Gemm(Contestant):
+    """The matrix products of a step and nothing else, through SciPy's BLAS, called from C."""
+
+    packages = ("scipy",)
+    calls = ("fit", "train_on_batch")
+    learns = False
+
+    def __init__(self, case: Case, n_threads: int) -> None:
+        from scipy.linalg import blas
+
+        super().__init__(case, n_threads)
+        self.library = load_c("gemm_only.c")
+        self.arrays: list[Array] = []
+        rng = np.random.default_rng(2)
+
+        def pointers(arrays: Iterable[Any]) -> ctypes.Array[Any]:
+            kept = [np.asarray(array, case.dtype) for array in arrays]
+            self.arrays += kept
+            return (ctypes.c_void_p * len(kept))(*(array.ctypes.data for array in kept))
+
+        def matrices(shapes: list[tuple[int, int]]) -> ctypes.Array[Any]:
+            # Products of products stay near 1 although no activation bounds them.
+            return pointers(rng.random(shape) * 2 / shape[0] for shape in shapes)
+
+        layers = [(case.batch_size, n) for n in case.sizes]
+        W, A, delta = matrices(case.shapes), matrices(layers), matrices(layers)
+        # So small a step leaves the weights where they are, however often it is made.
+        dW, alpha, beta = W, -1e-20, 1.0
+        if case.optimizer == "adam":
+            dW, alpha, beta = matrices(case.shapes), 1.0, 0.0
+        gemm = _address((blas.sgemm if case.dtype == "float32" else blas.dgemm)._cpointer)
+        sizes = (ctypes.c_int * len(A))(*case.sizes)
+        scalars = pointers([1.0, 0.0, alpha, beta])
+        self.arguments = [gemm, len(W), sizes, case.batch_size, W, A, delta, dW, scalars]
+
+    def repeat(self, count: int) -> None:
+        self.library.run_steps(*self.arguments, ctypes.c_long(count * self.case.steps))
+
+
+def _address(capsule: object) -> ctypes.c_void_p:
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    return ctypes.c_void_p(get_pointer(capsule, None))
+
+
+# By their names on the command line and in tables.
+PEERS: dict[str, type[Contestant]] = {
+    "nncore": NNCore,
+    "numpy": NumPy,
+    "scikit-learn": ScikitLearn,
+    "pytorch": PyTorch,
+    "jax": JAX,
+    "gemm": Gemm,
+    "peak": Peak,
 }
-# nncore's own other ways, which the base is measured against beside its peers.
-COMPANIONS = ("nncore with Adam", "nncore on 1 thread")
-# torch.compile predicts as PyTorch does; nn-engine-core knows no sigmoids.
-PREDICTING = ["nncore", "numpy", "scikit-learn", "pytorch", "jax"]
-USUAL_CONTESTANTS = ["nncore", "numpy", "scikit-learn", "pytorch", "jax"]
+ESTIMATORS: dict[str, type[Contestant]] = {"nncore.sklearn": NNCoreEstimator, "sklearn": Estimator}
+CONTESTANTS = PEERS | ESTIMATORS | {"nncore-1": NNCoreOneThread, "nncore-all": NNCoreAllThreads}

@@ -1,22 +1,26 @@
-/* A training step's gemm calls and nothing else.
+/* The matrix products of training steps and nothing else, through SciPy's gemm.
  *
- * The calls come from C, through the function pointer that SciPy hands to compiled code, so that
- * no interpreter's time is in the measurement.
+ * Column-major, as BLAS has it: W[l] is sizes[l + 1] x sizes[l], A[l] and delta[l] sizes[l] x N.
  */
 
 typedef void (*gemm_function)(char *, char *, int *, int *, int *, void *, void *, int *, void *,
                               int *, void *, void *, int *);
 
-/* C <- alpha op(A) op(B) + beta C, column-major, as BLAS has it. */
-struct product {
-    char trans_a, trans_b;
-    int m, n, k, lda, ldb, ldc;
-    void *alpha, *a, *b, *beta, *c;
-};
+/* dW <- alpha delta A^T + beta dW, which is the update by plain SGD where dW is W. */
+void run_steps(gemm_function gemm, int n_layers, int *sizes, int N, void **W, void **A,
+               void **delta, void **dW, void **scalars, long steps) {
+    void *one = scalars[0], *zero = scalars[1], *alpha = scalars[2], *beta = scalars[3];
 
-void run_products(gemm_function gemm, struct product *products, int n_products, long steps) {
-    for (long step = 0; step < steps; step++)
-        for (struct product *p = products; p < products + n_products; p++)
-            gemm(&p->trans_a, &p->trans_b, &p->m, &p->n, &p->k, p->alpha, p->a, &p->lda, p->b,
-                 &p->ldb, p->beta, p->c, &p->ldc);
+    for (long step = 0; step < steps; step++) {
+        for (int l = 0; l < n_layers; l++) {
+            int *n = &sizes[l], *m = &sizes[l + 1];
+            gemm("N", "N", m, &N, n, one, W[l], m, A[l], n, zero, A[l + 1], m);
+        }
+        for (int l = n_layers - 1; l >= 0; l--) {
+            int *n = &sizes[l], *m = &sizes[l + 1];
+            if (l > 0)
+                gemm("T", "N", n, &N, m, one, W[l], m, delta[l + 1], m, zero, delta[l], n);
+            gemm("N", "T", m, n, &N, alpha, delta[l + 1], m, A[l], n, beta, dW[l], m);
+        }
+    }
 }

@@ -1,214 +1,193 @@
-"""Tables and pictures of a comparison; run it on a ``compare.json`` to write them again."""
+"""The tables and the picture of a comparison."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
-from figures import (
-    Row,
-    digits,
-    gemm_alone,
-    peers,
-    share_of_peak,
-    threads,
-    times_faster,
-    title,
-    worst_first,
-    worst_ratio,
-)
-from targets import targets_table
+Row = dict[str, Any]
+
+# Heading, unit and units per second of each part of the results.
+PARTS = {
+    "training": ("Training", "µs per step", 1e6),
+    "calls": ("Single steps", "µs per step", 1e6),
+    "prediction": ("Prediction", "µs per call", 1e6),
+    "estimators": ("Estimators", "ms per call", 1e3),
+}
+# Measured like the peers, but nobody to compete with: heads of their ratios and of their times.
+YARDSTICKS = {"peak": ("share of peak", "floor at peak"), "gemm": ("× gemm alone", "gemm alone")}
+# The peers' titles, colours (Okabe and Ito's, for colour-blind readers) and markers.
+STYLES = {
+    "numpy": ("NumPy", "#E69F00", "s"),
+    "scikit-learn": ("scikit-learn", "#0072B2", "^"),
+    "pytorch": ("PyTorch", "#D55E00", "o"),
+    "jax": ("JAX", "#009E73", "v"),
+}
+NOTE = """\
+“× peer” is the peer's time over that of {base}, above 1 where {base} is faster: medians of
+{rounds} rounds of about {seconds} s, quartiles in parentheses. Bold is a row's worst, and the worst
+rows come first. The share of peak counts the 2N(3P − n₀n₁) operations of a step, 2NP of a
+prediction. “× gemm alone” is the time of a step's matrix products in SciPy's BLAS, and nothing
+else, over that of the whole step. The output layer of scikit-learn's MLPRegressor is linear."""
 
 
-def progress_line(row: Row, base: str) -> str:
-    times = ", ".join(
-        f"{title(name)} {digits(1e6 * median(seconds))}"
-        for name, seconds in row["seconds"].items()
-        if seconds
-    )
-    share = share_of_peak(row, base) if base in row["seconds"] else None
-    peak = f", {share.middle:.0%} of peak" if share else ""
-    return f"{row['label']}, {row['dtype']}, {threads(row)}: µs: {times}{peak}"
+def load(path: Path) -> dict[str, Any]:
+    """Read saved results, also those of when the yardsticks had fields of their own."""
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for row in results["training"] + results["prediction"]:
+        if peaks := row.pop("peak_operations_per_second", None):
+            row["seconds"]["peak"] = [row["operations"] / peak for peak in peaks]
+        if gemms := row.pop("gemm_seconds", None):
+            row["seconds"]["gemm"] = gemms
+    return results
 
 
-def _table(header: list[str], lines: list[list[str]], left: int) -> str:
-    rule = ["---"] * left + ["--:"] * (len(header) - left)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+def title(name: str) -> str:
+    return STYLES[name][0] if name in STYLES else name
 
 
-def ratio_table(rows: list[Row], base: str, unit: str) -> str:
-    """The base's time, whatever else is known of it, and ratio to each peer, worst row first."""
-    names = peers(rows, base)
-    columns: dict[str, Callable[[Row], str]] = {unit: lambda row: _time(row, base)}
-    if any("accuracies" in row for row in rows):
-        columns["epochs"] = lambda row: f"{_epochs(row, base):g}"
-    if any(row.get("peak_operations_per_second") for row in rows):
-        columns["share of peak"] = lambda row: _middle(share_of_peak(row, base))
-    if any(row.get("gemm_seconds") for row in rows):
-        columns["× gemm alone"] = lambda row: _middle(gemm_alone(row))
-    header = ["what", "type", "threads", *columns, *(f"× {title(name)}" for name in names)]
-    lines = []
-    for row in worst_first(rows, base):
-        worst = worst_ratio(row, base)
-        cells = [row["label"], row["dtype"], str(row["threads"])]
-        cells += [cell(row) for cell in columns.values()]
-        for name in names:
-            if name not in row["seconds"]:
-                cells.append("–")
-                continue
-            low, middle, high = times_faster(row, base, name)
-            number = f"**{digits(middle)}**" if middle == worst else digits(middle)
-            cells.append(f"{number} ({digits(low)}–{digits(high)})")
-        lines.append(cells)
-    return _table(header, lines, left=2)
+def threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
-def time_table(rows: list[Row], base: str) -> str:
-    """Everybody's median in microseconds, in the order in which they were measured."""
-    names = [base, *peers(rows, base)]
-    columns: dict[str, Callable[[Row], str]] = {}
-    if any(row.get("peak_operations_per_second") for row in rows):
-        columns["floor at peak"] = _floor
-    if any(row.get("gemm_seconds") for row in rows):
-        columns["gemm alone"] = lambda row: _microseconds(row["gemm_seconds"])
-    lines = []
-    for row in rows:
-        cells = [row["label"], row["dtype"], str(row["threads"])]
-        for name in names:
-            epochs = f" in {_epochs(row, name):g}" if name in row.get("accuracies", ()) else ""
-            cells.append(_time(row, name) + epochs)
-        lines.append([*cells, *(cell(row) for cell in columns.values())])
-    return _table(["what", "type", "threads", *map(title, names), *columns], lines, left=2)
+def digits(value: float) -> str:
+    """Write a number with about three significant digits."""
+    places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4
+    return f"{value:,.{places}f}"
 
 
-def _time(row: Row, name: str) -> str:
-    """Microseconds; milliseconds to an accuracy."""
-    seconds = row["seconds"].get(name)
-    if seconds and "accuracies" in row:
-        return digits(1e3 * median(seconds))
-    return _microseconds(seconds)
+def ratios(row: Row, base: str, peer: str) -> tuple[float, float, float]:
+    """Return the quartiles over the rounds of the peer's time over the base's."""
+    pairs = zip(row["seconds"][peer], row["seconds"][base], strict=True)
+    values = [t / t_base for t, t_base in pairs]
+    low, middle, high = quantiles(values if len(values) > 1 else values * 2, method="inclusive")
+    return low, middle, high
 
 
-def _microseconds(seconds: list[float] | None) -> str:
-    return digits(1e6 * median(seconds)) if seconds else "–"
+def peers(rows: Iterable[Row], base: str) -> list[str]:
+    """Return whom the base competes with in any of the rows."""
+    names = dict.fromkeys(name for row in rows for name in row["seconds"])
+    return [name for name in names if name != base and name not in YARDSTICKS]
 
 
-def _floor(row: Row) -> str:
-    peaks = row["peak_operations_per_second"]
-    return digits(1e6 * row["operations"] / median(peaks)) if peaks else ""
+def worst_ratio(row: Row, base: str) -> float:
+    return min((ratios(row, base, peer)[1] for peer in peers([row], base)), default=float("inf"))
 
 
-def _middle(figure: Any) -> str:
-    return f"{figure.middle:.2f}" if figure else ""
+def progress_line(row: Row) -> str:
+    times = [f"{title(name)} {digits(1e6 * median(t))}" for name, t in row["seconds"].items()]
+    return f"{row['label']}, {row['dtype']}, {threads(row['threads'])}: µs: {', '.join(times)}"
 
 
-def _epochs(row: Row, name: str) -> float:
-    return median(map(len, row["accuracies"][name]))
+def tables(rows: Sequence[Row], base: str, unit: str, per_second: float) -> list[str]:
+    """Return the base's ratios to everybody, worst row first, and everybody's times."""
+    competitors = peers(rows, base)
+    yardsticks = [name for name in YARDSTICKS if any(name in row["seconds"] for row in rows)]
+
+    def time(row: Row, name: str) -> str:
+        return digits(per_second * median(row["seconds"][name]))
+
+    def ratio(row: Row, name: str) -> str:
+        low, middle, high = map(digits, ratios(row, base, name))
+        if name in YARDSTICKS:
+            return middle
+        bold = "**" if ratios(row, base, name)[1] == worst_ratio(row, base) else ""
+        return f"{bold}{middle}{bold} ({low}–{high})"
+
+    def table(rows: Sequence[Row], columns: dict[str, tuple[str, Callable[..., str]]]) -> str:
+        lines = [
+            ["what", "type", "threads", *columns],
+            ["---", "---", *["--:"] * (len(columns) + 1)],
+        ]
+        for row in rows:
+            cells = [cell(row, n) if n in row["seconds"] else "–" for n, cell in columns.values()]
+            lines.append([row["label"], row["dtype"], str(row["threads"]), *cells])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    relative = {unit: (base, time)}
+    relative |= {YARDSTICKS[name][0]: (name, ratio) for name in yardsticks}
+    relative |= {f"× {title(name)}": (name, ratio) for name in competitors}
+    absolute = {title(name): (name, time) for name in [base, *competitors]}
+    absolute |= {YARDSTICKS[name][1]: (name, time) for name in yardsticks}
+    worst_first = sorted(rows, key=lambda row: worst_ratio(row, base))
+    return [table(worst_first, relative), f"Everybody's {unit}:", table(rows, absolute)]
 
 
 def circumstances(results: dict[str, Any]) -> str:
-    """One paragraph: machine, peak, versions, kernels."""
+    """Return what the figures depend on: machine, peak, versions, kernels."""
     machine = results["machine"]
-    lines = [f"{machine['processor']}, {machine['cpus']} CPUs available, {machine['system']}."]
-    peaks: dict[tuple[str, int], list[float]] = {}
+    lines = [f"{machine['processor']}; {machine['cpus']} CPUs, {machine['system']}."]
+    peaks: dict[str, list[float]] = {}
     for row in results["training"]:
-        peaks.setdefault((row["dtype"], row["threads"]), []).extend(
-            row["peak_operations_per_second"]
-        )
-    figures = [
-        f"{dtype}, {threads({'threads': count})}: {median(values) / 1e9:.0f}"
-        for (dtype, count), values in peaks.items()
-        if values
-    ]
-    if figures:
-        sets = sorted({row["instruction_set"] for row in results["training"]})
-        lines.append(f"Fused-multiply-add peak ({', '.join(sets)}), GFLOP/s: {'; '.join(figures)}.")
+        rates = [row["operations"] / t / 1e9 for t in row["seconds"].get("peak", ())]
+        peaks.setdefault(f"{row['dtype']}, {threads(row['threads'])}", []).extend(rates)
+    lines += [f"Peak in {what}: {digits(median(r))} GFLOP/s." for what, r in peaks.items() if r]
     versions: dict[str, str] = {}
-    blas: dict[str, None] = {}
-    kernels: dict[str, None] = {}
     for contestants in results["contestants"].values():
         for name, description in contestants.items():
-            if not name.endswith(" before"):
-                versions.update(description["versions"])
-        base = contestants.get(results["base"], {})
-        if base.get("kernels"):
-            kernels[base["kernels"]] = None
-        for pool in base.get("blas", []):
-            if pool["architecture"]:
-                blas[f"{pool['library']} {pool['version']} {pool['architecture']}"] = None
+            versions |= description["versions"]
+            if description["kernels"]:
+                lines.append(f"Kernels of {name}: {description['kernels']}.")
+            for pool in description["blas"]:
+                lines.append("BLAS: {internal_api} {version} {architecture}.".format(**pool))
     lines.append(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
-    if kernels:
-        lines.append(f"nncore's kernels: {', '.join(kernels)}.")
-    if blas:
-        lines.append(f"BLAS in {title(results['base'])}'s process: {', '.join(blas)}.")
-    if results.get("kept_variables"):
-        lines.append(f"In the environment: {', '.join(results['kept_variables'])}.")
-    lines.append(
-        f"Commit {results['commit']}, {results['created']}; medians of {results['rounds']} rounds "
-        f"of about {results['seconds']} s, quartiles in parentheses."
-    )
-    for name, reason in results["left_out"].items():
-        lines.append(f"Left out: {title(name)}, {reason}.")
-    return "\n".join(lines)
+    lines += [f"Left out: {title(n)}: {reason}." for n, reason in results["left_out"].items()]
+    lines.append(f"Commit {results['commit']}, {results['created']}.")
+    return "\n".join(dict.fromkeys(lines))
 
 
-def markdown(results: dict[str, Any], with_targets: bool) -> str:
-    base = results["base"]
-    notes = {
-        "training": (
-            "The share of peak counts the 2N(3P − n₀n₁) operations of a step. “× gemm alone” is "
-            "the time of its matrix products in SciPy's BLAS, and nothing else, over that of the "
-            "whole step. scikit-learn's output layer is linear."
-        ),
-        "prediction": "A call of predict, checks included. The share counts 2NP operations.",
-        "accuracy": (
-            "The time until a share of unseen digits is recognized, without evaluations and "
-            "compilation: medians over seeds."
-        ),
-    }
-    units = {"training": "µs per step", "prediction": "µs per call", "accuracy": "ms"}
-    sections = []
-    if with_targets:
-        sections += ["## Targets", targets_table(results)]
-    for part, unit in units.items():
-        rows = results[part]
-        if not worst_first(rows, base):
-            continue
-        heading = "Time to an accuracy" if part == "accuracy" else part.capitalize()
-        times = f"Everybody's {unit}" + (" in so many epochs" if part == "accuracy" else "") + ":"
-        sections += [f"## {heading}", ratio_table(rows, base, unit), notes[part]]
-        sections += [times, time_table(rows, base)]
-    sections.append(
-        f"“× peer” is the peer's time over that of {title(base)}, above 1 where {title(base)} is "
-        "faster; bold is a row's worst, and the worst rows come first."
-    )
-    return "\n\n".join([*sections, circumstances(results), ""])
-
-
-def write(results: dict[str, Any], directory: Path, *, with_targets: bool = False) -> None:
-    """Print the tables and write them and the pictures to a directory."""
-    text = markdown(results, with_targets)
+def write(results: dict[str, Any], directory: Path, stem: str) -> None:
+    """Print the tables; write them, and the picture of the training, to a directory."""
+    base, sections = results["base"], []
+    for part, (heading, unit, per_second) in PARTS.items():
+        results[part] = [row for row in results.get(part, ()) if base in row["seconds"]]
+        if results[part]:
+            sections += [f"## {heading}", *tables(results[part], base, unit, per_second)]
+    note = NOTE.format(base=base, rounds=results["rounds"], seconds=results["seconds"])
+    text = "\n\n".join([*sections, note, circumstances(results), ""])
     print(text)
-    (directory / "compare.md").write_text(text, encoding="utf-8")
-    try:
-        import pictures
-    except ImportError as error:
-        print(f"left out: pictures: {error}", file=sys.stderr)
-        return
-    for path in pictures.draw(results, directory):
-        print(f"wrote {path}", file=sys.stderr)
+    (directory / f"{stem}.md").write_text(text, encoding="utf-8")
+    if results["training"]:
+        draw(results["training"], base, directory / f"{stem}.png")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("json", type=Path, help="a compare.json; the rest is written beside it")
-    parser.add_argument("--targets", action="store_true", help="also say which ones are reached")
-    options = parser.parse_args()
-    path: Path = options.json
-    results = json.loads(path.read_text(encoding="utf-8"))
-    write(results, path.parent, with_targets=options.targets)
+def draw(rows: Sequence[Row], base: str, path: Path) -> None:
+    """Draw the ratios: a panel per number of threads, a line per row, the worst at the top."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    rows = sorted(rows, key=lambda row: worst_ratio(row, base))
+    panels = {n: [row for row in rows if row["threads"] == n] for n in {r["threads"] for r in rows}}
+    figure, axes = plt.subplots(
+        ncols=len(panels),
+        figsize=(6.4 * len(panels), 1.7 + 0.36 * max(map(len, panels.values()))),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (count, shown) in zip(axes[0], sorted(panels.items()), strict=True):
+        for name in peers(rows, base):
+            label, color, marker = STYLES.get(name, (name, "#999999", "d"))
+            style = {"color": color, "marker": marker}
+            axis.plot([], [], label=label, **style)
+            for y, row in enumerate(shown):
+                if name in row["seconds"]:
+                    low, middle, high = ratios(row, base, name)
+                    axis.plot([low, middle, high], [y] * 3, markevery=[1], **style)
+        axis.set_yticks(range(len(shown)), [f"{row['label']}  {row['dtype']}" for row in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+        axis.set(title=threads(count), xlabel=f"peer's time ÷ {base}'s", xscale="log")
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}×")
+        axis.axvline(1, color="0.2")
+        axis.grid(color="0.9")
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)))
+    figure.suptitle(f"How many times faster {base} trains, worst rows first")
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
