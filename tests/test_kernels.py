@@ -785,11 +785,15 @@ def copies(arrays: list[Array]) -> list[Array]:
     return [array.copy() for array in arrays]
 
 
+# `backprop` and `step` are made of the others.
+KERNELS = sorted(set(reference.__all__) - {"backprop", "step"})
+
+
 def test_every_kernel_has_a_call() -> None:
-    assert {call.kernel for call in CALLS} == set(reference.__all__)
+    assert {call.kernel for call in CALLS} == set(KERNELS)
 
 
-@pytest.mark.parametrize("kernel", reference.__all__)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_twins_have_the_same_parameters(kernel: str) -> None:
     def parameters(twin: ModuleType) -> list[tuple[str, Any]]:
         signature = inspect.signature(getattr(twin, kernel))

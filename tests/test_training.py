@@ -429,6 +429,10 @@ def test_mapped_values_that_are_not_finite_diverge(
     mapped = [as_map(tmp_path / str(i), a) for i, a in enumerate(data_of(net))]
     mapped["XY".index(bad)][33, 2] = value
     optimizer = nncore.SGD(0.1, momentum=0.9)
+    if bad == "Y" and loss != "squared_error":
+        with refused(ValueError, "Y must hold probabilities", "row 33", unchanged=(net, optimizer)):
+            net.fit(*mapped, epochs=2, batch_size=8, optimizer=optimizer)
+        return
     with refused(nncore.DivergenceError, "epoch 1", "finite", unchanged=(net, optimizer)):
         # The state begins with zeros, of which the snapshot before knows nothing.
         try:
@@ -477,12 +481,11 @@ def test_train_on_batch_leaves_the_network_when_the_loss_is_not_finite() -> None
     assert raised.value.epoch is None
 
 
-def test_step_of_train_on_batch_that_was_too_large_shows_in_the_next_loss() -> None:
+def test_step_of_train_on_batch_that_overflows_is_undone() -> None:
     net, X, Y = linear()
     optimizer = nncore.SGD(1e250)
-    net.parameters *= 1e50
-    assert np.isfinite(net.train_on_batch(X, Y, optimizer))
-    with refused(nncore.DivergenceError, "unchanged", unchanged=(net, optimizer)):
+    net.parameters *= 1e60
+    with refused(nncore.DivergenceError, "a parameter", unchanged=(net, optimizer)):
         net.train_on_batch(X, Y, optimizer)
 
 

@@ -51,7 +51,8 @@ def as_integer(name: str, value: object, *, low: int = 1, high: int | None = LAR
     if integer < low:
         raise ValueError(f"{name} must be at least {low}, got {integer}")
     if high is not None and integer > high:
-        raise ValueError(f"{name} must be at most {high}, got {integer}")
+        hint = ", the largest that BLAS can hold" if high == LARGEST else ""
+        raise ValueError(f"{name} must be at most {high}{hint}, got {integer}")
     return integer
 
 
