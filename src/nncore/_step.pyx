@@ -146,8 +146,8 @@ cdef class Workspace(Layout):
         double total
         char **outs
         # Of each span.
-        double *losses
-        double *weights
+        double *span_losses
+        double *span_weights
         cnp.ndarray span_sums, out_array
         # Of the leader, which looks for signals.
         nncore_float_mode float_mode
@@ -332,8 +332,8 @@ cdef class Workspace(Layout):
         self.total = 0
         if self.span_sums is None or len(self.span_sums) < 2 * n_spans:
             self.span_sums = np.empty(2 * n_spans)
-        self.losses = <double *> cnp.PyArray_DATA(self.span_sums)
-        self.weights = self.losses + n_spans
+        self.span_losses = <double *> cnp.PyArray_DATA(self.span_sums)
+        self.span_weights = self.span_losses + n_spans
         self.failure = None
         self.interrupted = False
         nncore_team_stop(&self.team, 0)
@@ -413,7 +413,7 @@ cdef void _forward_all(Workspace w) noexcept nogil:
     w.float_mode = nncore_flush_subnormals()
     w.first, w.n_rows = 0, w.examples.n
     _run_phase(w, FORWARD, n_spans)
-    w.total = _sum(w.losses, n_spans)
+    w.total = _sum(w.span_losses, n_spans)
     nncore_set_float_mode(w.float_mode)
 
 
@@ -423,7 +423,7 @@ cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *su
     w.first, w.n_rows = first, n_rows
     _run_phase(w, BACKWARD, n_spans)
     _watch(w, BATCH_WORK)
-    sums[0], sums[1] = _sum(w.losses, n_spans), _sum(w.weights, n_spans)
+    sums[0], sums[1] = _sum(w.span_losses, n_spans), _sum(w.span_weights, n_spans)
     w.weight = sums[1]
 
 
@@ -645,12 +645,12 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         if last.activation == SOFTMAX:
             w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
     _gather_targets(w, w.Y + row_out, first, n_rows)
-    w.weights[i] = n_rows
+    w.span_weights[i] = n_rows
     if w.examples.sample_weight != NULL:
         sample_weight = w.sample_weight + row * size
-        w.weights[i] = w.kernels.gather_weights(
+        w.span_weights[i] = w.kernels.gather_weights(
             <void *> sample_weight, w.examples.sample_weight, w.order, first, n_rows)
-    w.losses[i] = w.kernels.loss(
+    w.span_losses[i] = w.kernels.loss(
         outputs, w.Y + row_out, sample_weight, w.loss, n_rows, w.n_out)
     if w.phase == FORWARD:
         return

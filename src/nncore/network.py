@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -260,13 +259,14 @@ class Network(Strict):
         one = self._architecture.n_parameters * (_STEP_WORK if batch_size else 1)
         team = as_n_threads(n_threads, (batch_size or n_examples) * one, n_examples * one)
         shape = batch_size, team
-        others = []
-        with suppress(IndexError):
-            while (session := self._idle.popleft()).shape != shape:
-                others.append(session)
-            self._idle.extend(others)
-            return session
-        self._idle.extend(others)
+        for _ in range(len(self._idle)):
+            try:
+                session = self._idle.popleft()
+            except IndexError:  # another thread took it
+                break
+            if session.shape == shape:
+                return session
+            self._idle.append(session)
         return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
 
     def _keep(self, session: Session) -> None:
