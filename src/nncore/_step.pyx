@@ -389,10 +389,10 @@ cdef void _gradient(Workspace w) noexcept nogil:
         _backward(w, begin, min(w.batch_size, n - begin), sums)
         if w.interrupted:
             break
-        w.total += sums[0]
+        w.total = w.total + sums[0]
         w.beta = 0 if begin == 0 else 1
         _run_phase(w, ACCUMULATE, w.n_tiles)
-        w.first_example += w.n_rows
+        w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
     nncore_set_float_mode(w.float_mode)
 
@@ -442,7 +442,7 @@ cdef void _step(Workspace w) noexcept nogil:
 cdef void _count_step(Workspace w) noexcept nogil:
     """Set what a step shares among its tiles: Adam's corrected means and the L2 terms' factor."""
     cdef double correction
-    w.step_count += 1
+    w.step_count = w.step_count + 1
     w.clipping = 1
     w.decay = w.rule.weight_decay + w.rule.penalty / w.weight
     if w.rule.kind == ADAM:
@@ -510,7 +510,7 @@ cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
 cdef void _watch(Workspace w, Py_ssize_t work) noexcept nogil:
     """Check for signals every 50 ms; if a handler raised, stop before the next update."""
     cdef double now
-    w.work += work
+    w.work = w.work + work
     if w.work < WATCH_WORK:
         return
     w.work = 0
