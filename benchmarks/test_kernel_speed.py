@@ -9,7 +9,7 @@ import pytest
 from cases import Array
 
 from nncore import _kernels, reference
-from nncore._kernels import Activation, Loss
+from nncore.enums import Activation, Loss
 
 TWINS = {"compiled": _kernels, "numpy": reference}
 KERNELS = [n for n, f in vars(_kernels).items() if type(f).__name__ == "fused_cython_function"]
