@@ -9,7 +9,7 @@ import pytest
 from cases import Array
 
 from nncore import _kernels, reference
-from nncore._kernels import Activation, Loss
+from nncore.enums import Activation, Loss
 
 TWINS = {"compiled": _kernels, "numpy": reference}
 KERNELS = [n for n, f in vars(_kernels).items() if type(f).__name__ == "fused_cython_function"]
@@ -35,7 +35,7 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
         "adam": (w, m, v, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
         "delta": (delta_prev, delta, W, A_prev, Activation.SIGMOID),
         "dropout": (A, rate, seed, step, l),
-        "dropout_derivative": (delta, A, rate, seed, step, l, Activation.IDENTITY),
+        "dropout_derivative": (delta, A, rate, seed, step, l, 0, Activation.IDENTITY),
         "exp": (w, g),
         "first_beyond": (w, 3.0),
         "forward": (A, A_prev, W, b, Activation.SIGMOID),

@@ -62,10 +62,14 @@ def test_state_that_does_not_fit_is_refused(
     net, X, Y = problem(dtype)
     before = net.parameters.copy()
     optimizer = nncore.Adam()
-    with pytest.raises(error, match=rf"optimizer\.{attribute}"):
-        # What no network could have is refused at once, the rest when the network is known.
+
+    # What no network could have is refused when it is set, the rest when the network is known.
+    def set_and_fit() -> None:
         setattr(optimizer, attribute, value)
         net.fit(X, Y, optimizer=optimizer)
+
+    with pytest.raises(error, match=rf"optimizer\.{attribute}"):
+        set_and_fit()
     assert (net.parameters == before).all()
 
 

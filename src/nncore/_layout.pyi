@@ -1,13 +1,26 @@
-"""The types of what a step works on."""
+"""The types of a step's memory."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from ._kernels import Activation, Loss
+from .architecture import Architecture
+
+SOURCES: tuple[np.dtype[Any], ...]
 
 def aligned_zeros(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
+
+class FlatVector:
+    @property
+    def array(self) -> npt.NDArray[Any]: ...
+    @property
+    def is_shared(self) -> bool: ...
+    def __init__(self, array: npt.NDArray[Any]) -> None: ...
+    @staticmethod
+    def zeros(architecture: Architecture) -> FlatVector: ...
+    def share(self) -> npt.NDArray[Any]: ...
+    def write(self, values: npt.ArrayLike) -> None: ...
 
 class Examples:
     @property
@@ -19,46 +32,21 @@ class Examples:
         sample_weight: npt.NDArray[Any] | None = None,
     ) -> None: ...
 
-class Update:
-    @property
-    def state(self) -> tuple[npt.NDArray[Any], ...]: ...
-    @property
-    def step_count(self) -> int: ...
-    def __init__(
-        self,
-        rule: Literal["gradient_descent", "momentum", "adam"],
-        state: tuple[npt.NDArray[Any], ...],
-        step_count: int,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        beta_1: float = 0.0,
-        beta_2: float = 0.0,
-        epsilon: float = 0.0,
-        epsilon_uncorrected: bool = False,
-        penalty: float = 0.0,
-        max_norm: float = 0.0,
-        dropout: tuple[float, ...] = (),
-        dropout_seed: int = 0,
-    ) -> None: ...
+def plain_examples(X: object, Y: object, architecture: Architecture) -> Examples | None: ...
 
 class Layout:
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def batch_size(self) -> int: ...
+    @property
+    def span(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
     @property
     def size(self) -> int: ...
     def __init__(
-        self,
-        sizes: Sequence[int],
-        activations: Sequence[Activation],
-        loss: Loss,
-        parameters: npt.NDArray[Any],
-        batch_size: int,
-        span: int,
-        n_threads: int,
-        blas: bool,
+        self, architecture: Architecture, batch_size: int, span: int, n_threads: int, blas: bool
     ) -> None: ...
-    def load(self, update: Update | None = None, *, transposes: bool = True) -> None: ...
-    def store(self) -> None: ...
+    def load(self, vectors: tuple[FlatVector, ...], transposes: bool) -> None: ...
+    def write_back(self, vectors: tuple[FlatVector, ...]) -> None: ...
+    def forget(self) -> None: ...
+    def is_finite(self, n_slots: int) -> bool: ...

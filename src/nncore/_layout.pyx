@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 from nncore._kernels cimport (
     BINARY_CROSS_ENTROPY, CROSS_ENTROPY, POISSON, Loss, blas_tables, tables)
 from nncore._tables cimport (
-    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels, nncore_source)
+    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels)
 
 import contextlib
 import math

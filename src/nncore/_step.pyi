@@ -6,17 +6,38 @@ import numpy as np
 import numpy.typing as npt
 
 from ._layout import Examples, Layout
+from .optimizers import Rule
+from .session import StepOptions
 
 def span_of(batch_size: int, n_parameters: int, blas: bool) -> int: ...
 
 class Workspace(Layout):
+    step_count: int
+    def configure(self, rule: Rule, options: StepOptions) -> None: ...
+    def open_team(self) -> None: ...
+    def close_team(self) -> None: ...
     def train(
         self,
         examples: Examples,
         order: npt.NDArray[np.intp] | None,
         batch_size: int,
-        batch_losses: npt.NDArray[np.float64] | None = None,
+        begin: int,
+        end: int,
+        sums: npt.NDArray[np.float64],
+        keep_going: bool,
+    ) -> int: ...
+    def gradient(
+        self,
+        out: npt.NDArray[Any],
+        examples: Examples,
+        scale: float,
+        *,
+        dropout: bool = False,
+        step: int = 0,
+        first_example: int = 0,
     ) -> float: ...
-    def add_gradient(self, out: npt.NDArray[Any], examples: Examples, scale: float) -> float: ...
+    def update(self, gradient: npt.NDArray[Any], weight: float) -> None: ...
     def total_loss(self, examples: Examples) -> float: ...
-    def predict(self, out: npt.NDArray[Any], examples: Examples, *, limit: float = 0.0) -> bool: ...
+    def predict(
+        self, outs: list[npt.NDArray[Any] | None], examples: Examples, check: bool
+    ) -> bool: ...

@@ -1,10 +1,10 @@
 """The step, equations (1) to (6), for a team of threads.
 
-A step has two phases. Phase 1 cuts the batch into spans of examples; each span goes through (1), (3)
-and (4) for all layers, since W is only read. Phase 2 cuts every W into tiles; each tile's gradient
-(5) and update (6) run back to back while it is in the cache. Spans and tiles depend on the shapes
-alone and go to whichever thread is free. Nothing is summed across threads, so the result has the same
-bits for any number of them.
+A step has two phases. Phase 1 cuts the batch into spans of examples; each span goes through (1),
+(3) and (4) for all layers, since W is only read. Phase 2 cuts every W into tiles; each tile's
+gradient (5) and update (6) run back to back while it is in the cache. Spans and tiles depend on the
+shapes alone and go to whichever thread is free. Nothing is summed across threads, so the result has
+the same bits for any number of them.
 
 The products run on the tiles of csrc/products.h or on BLAS, behind the same table of functions. All
 addresses are bytes and all offsets numbers, so one source serves float32 and float64.

@@ -66,7 +66,7 @@ class _Coefficient:
 
     def __get__(self, instance: Optimizer, owner: type | None = None) -> float:
         if instance is None:
-            return self  # type: ignore[return-value]  # as hasattr on the class needs
+            return self  # for hasattr on the class
         value: float = instance.__dict__[self._name]
         return value
 
@@ -126,7 +126,8 @@ class Optimizer(Strict, ABC):
         self.__dict__.update(state)
         # Vectors from a mapped file are read-only.
         self._vectors = [
-            FlatVector(np.require(array, requirements="CAW")) for array in state["_vectors"]
+            FlatVector(np.require(array, requirements=["C", "A", "W"]))
+            for array in state["_vectors"]
         ]
 
     @property
@@ -177,7 +178,10 @@ class Optimizer(Strict, ABC):
     def check(self, architecture: Architecture) -> None:
         """Raise ValueError if the state belongs to a network of another shape or dtype."""
         owner = self._owner or architecture
-        if owner is not architecture and (owner.sizes, owner.dtype) != (architecture.sizes, architecture.dtype):
+        if owner is not architecture and (owner.sizes, owner.dtype) != (
+            architecture.sizes,
+            architecture.dtype,
+        ):
             raise ValueError(
                 f"optimizer has the state of a network of sizes {list(owner.sizes)} and dtype "
                 f"{owner.dtype}, got a network of sizes {list(architecture.sizes)} and dtype "

@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 # How many examples `gradient` takes at a time.
 GRADIENT_BATCH = 256
 
+
 @dataclass(frozen=True)
 class StepOptions:
     """What a step does besides the optimizer's rule.
@@ -275,4 +276,4 @@ class Session:
         sizes, dtype = self.architecture.sizes[1:], self.architecture.dtype
         outs = [np.empty((examples.n, n), dtype=dtype) for n in sizes]
         self._workspace.load(self._vectors, False)
-        return outs if self._workspace.predict(outs, examples, check) else None
+        return outs if self._workspace.predict([*outs], examples, check) else None

@@ -74,9 +74,7 @@ class Data(Protocol):
     def n(self) -> int:
         """The number of examples."""
 
-    def pieces(
-        self, order: Order | None, batch_size: int, begin: int, end: int
-    ) -> Iterable[Piece]:
+    def pieces(self, order: Order | None, batch_size: int, begin: int, end: int) -> Iterable[Piece]:
         """Return the examples in the places begin to end of the order, cut between batches."""
 
 
@@ -95,7 +93,7 @@ class ArrayData:
 
 @dataclass
 class Position:
-    """Where a run stands. It can be pickled, and a run with a copy of it goes on with the same bits.
+    """Where a run stands. A run resumed from a pickled copy gives the same bits.
 
     Attributes
     ----------

@@ -66,8 +66,7 @@ static inline void nncore_pause(int spins) {
 #endif
 }
 
-/* The calling thread becomes the leader. `asleep` has a zero for each thread, the leader included.
- */
+/* The calling thread becomes the leader. `asleep` has a zero per thread, the leader included. */
 static inline void nncore_team_open(nncore_team *team, void *asleep) {
     team->asleep = asleep;
     atomic_store(&team->ticket, 0);

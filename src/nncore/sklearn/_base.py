@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -41,7 +41,7 @@ STOCHASTIC = ("sgd", "adam")
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator, ABC):
+class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
     """An estimator whose `coefs_` and `intercepts_` are views of a network's parameters."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -108,20 +108,11 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator, ABC):
     def _decode(self, outputs: Array) -> Array:
         """Return what `predict` makes of the outputs."""
 
-    @abstractmethod
-    def _score(self, y: Array, outputs: Array, sample_weight: Array | None) -> float:
-        """Return what `score` makes of them, NaN for outputs that are not finite."""
-
     def _class_factors(self, y: Array, incremental: bool) -> Array | None:
         """Return the weights that the examples have by their class."""
         return None
 
     # The network.
-
-    @property
-    def _loss_factor(self) -> float:
-        """The factor of a summed loss: scikit-learn's squared error is a mean of the outputs."""
-        return 1.0
 
     def _signature(self) -> tuple[Any, ...]:
         activation = self.activation
@@ -194,12 +185,12 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator, ABC):
 
         if self.solver in STOCHASTIC:
             self._best_parameters = network.parameters.copy()
-            self.loss_curve_: list[float] = []
+            self.loss_curve_ = []
             self._no_improvement_count = 0
             self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.validation_scores_ = [] if self.early_stopping else None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
-            self.validation_loss_curve_: list[float] | None = None
+            self.validation_loss_curve_ = None
 
     def _fit(
         self,
@@ -394,14 +385,13 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator, ABC):
         # Validation data have been checked, and have no column names anymore.
         if X is not self.__dict__.get("_checked_X"):
             if self._is_plain(X):
-                # `Network.predict` checks that X is finite; scikit-learn's message is the one below.
+                # `Network.predict` checks that X is finite; the message below is scikit-learn's.
                 with suppress(ValueError):
                     return self._outputs_of_checked(X)
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         return self._outputs_of_checked(X)
 
     def _outputs_of_checked(self, X: Any) -> Array:
-        """Return the outputs for input with the right shape and type."""
         network = self._current_network()
         if self.dtype is None:
             # As NumPy's promotion has it: float64 examples are not rounded to a float32 network.

@@ -66,9 +66,7 @@ class TrainingSet:
             None if weights is None else np.ascontiguousarray(weights[rows]),
         )
 
-    def pieces(  # noqa: D102 - described in the protocol
-        self, order: Order | None, batch_size: int, begin: int, end: int
-    ) -> Iterable[Piece]:
+    def pieces(self, order: Order | None, batch_size: int, begin: int, end: int) -> Iterable[Piece]:
         if self._examples is not None:
             yield Piece(self._examples, order, begin, end)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -45,27 +46,56 @@ def _draw_order(rng: np.random.RandomState, last: Order | None, n: int) -> Order
     return step if last is None else last[step]
 
 
-class FitMixin:
+class FitMixin(ABC):
     """What `BaseMLP` does between its checks of the data and the end of a fit."""
 
     # Parameters of the constructors.
     alpha: float
     batch_size: Any
+    beta_1: float
+    beta_2: float
     early_stopping: bool
+    epsilon: float
     gradient_clipping: float | None
+    learning_rate: str
+    learning_rate_init: float
     max_fun: int
     max_iter: int
+    momentum: float
     n_iter_no_change: float
     n_threads: int | None
+    nesterovs_momentum: bool
+    power_t: float
     scoring: Any
     shuffle: bool
+    solver: str
     tol: float
     verbose: Any
 
-    _loss_factor: float
+    # Attributes of a fitted estimator; None where early stopping excludes or requires them.
+    best_loss_: Any
+    best_validation_score_: Any
+    loss_curve_: list[float]
+    t_: int
+    validation_loss_curve_: list[float] | None
+    validation_scores_: Any
+
     _no_improvement_count: int
     _best_parameters: Array
     _random_state: Any
+
+    @property
+    def _loss_factor(self) -> float:
+        """The factor of a summed loss: scikit-learn's squared error is a mean of the outputs."""
+        return 1.0
+
+    @abstractmethod
+    def _outputs_of_checked(self, X: Any) -> Array:
+        """Return the outputs for input with the right shape and type."""
+
+    @abstractmethod
+    def _score(self, y: Array, outputs: Array, sample_weight: Array | None) -> float:
+        """Return what `score` makes of the outputs, NaN if they are not finite."""
 
     def _fit_stochastic(
         self,

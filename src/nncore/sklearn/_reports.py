@@ -55,9 +55,7 @@ class Reports:
         network: Network,
     ) -> bool:
         """Report the end of an iteration; return whether a callback stops the fit."""
-        stop = any_stops(
-            self._callbacks, EpochEnd(epoch, loss, validation_loss, seconds, network)
-        )
+        stop = any_stops(self._callbacks, EpochEnd(epoch, loss, validation_loss, seconds, network))
         if self._context is not None and hasattr(self._estimator, "_skl_callbacks"):
             context = self._context.subcontext(task_name="iteration")
             context.call_on_fit_task_begin(estimator=self._estimator, **self._data)

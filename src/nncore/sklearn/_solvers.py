@@ -68,13 +68,13 @@ class StochasticSolver(Optimizer):
         return True
 
     @property
-    def learning_rate(self) -> float:  # type: ignore[override]  # noqa: D102
+    def learning_rate(self) -> float:  # type: ignore[override]
         if not self._is_adam or self.step_count == 0:
             return self._rate
         t = self.step_count
         return float(self._rate * np.sqrt(1 - self._beta_2**t) / (1 - self._beta_1**t))
 
-    def rule(self) -> Rule:  # noqa: D102 - described in the base class
+    def rule(self) -> Rule:
         coefficients: dict[str, Any] = {}
         if self._is_adam:
             coefficients = {"beta_1": self._beta_1, "beta_2": self._beta_2}
