@@ -135,7 +135,9 @@ cdef class Workspace(Layout):
         # The phase, and the batch that it works on.
         Phase phase
         Py_ssize_t first, n_rows
-        double weight, scale, beta, clipping, decay
+        double weight, decay, clipping
+        # Of (5): the gradient is scaled and added to what W and b, or the gradient's slot, hold.
+        double scale, beta_W, beta_b
         double step_size, epsilon
         # The run.
         Examples examples
@@ -390,7 +392,7 @@ cdef void _gradient(Workspace w) noexcept nogil:
         if w.interrupted:
             break
         w.total = w.total + sums[0]
-        w.beta = 0 if begin == 0 else 1
+        w.beta_W = w.beta_b = 0 if begin == 0 else 1
         _run_phase(w, ACCUMULATE, w.n_tiles)
         w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
@@ -435,6 +437,10 @@ cdef void _step(Workspace w) noexcept nogil:
         _clip(w)
         _run_phase(w, UPDATE, w.n_tiles)
     else:
+        if w.rule.kind == GRADIENT_DESCENT:
+            # The gradient is never stored: W <- (1 - η λ) W - η/N δ Aᵀ.
+            w.beta_W, w.beta_b = 1 - w.rule.learning_rate * w.decay, 1
+            w.scale = -w.rule.learning_rate * w.scale
         _run_phase(w, FUSED, w.n_tiles)
     w.dropout_step = w.step_count
 
@@ -444,7 +450,8 @@ cdef void _count_step(Workspace w) noexcept nogil:
     cdef double correction
     w.step_count = w.step_count + 1
     w.clipping = 1
-    w.decay = w.rule.weight_decay + w.rule.penalty / w.weight
+    w.scale, w.beta_W, w.beta_b = 1 / w.weight, 0, 0
+    w.decay = w.rule.weight_decay + w.rule.penalty * w.scale
     if w.rule.kind == ADAM:
         correction = sqrt(1 - w.rule.beta_2 ** w.step_count)
         w.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** w.step_count)
@@ -583,7 +590,7 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         # Where the span's rows are in the workspace.
         Py_ssize_t row = rank * w.span if w.phase == FORWARD else i * w.span
         Py_ssize_t row_out = row * w.n_out * size
-        Source X = w.examples.X
+        const Source *X = &w.examples.X
         char *examples = w.activations + w.layers[0].A_prev * size
         char *parameters = w.packed[<int> PARAMETERS]
         const char *A_prev
@@ -719,7 +726,7 @@ cdef inline void _copy_rows(
 cdef inline void _gather_targets(
     Workspace w, char *Y, Py_ssize_t first, Py_ssize_t n_rows,
 ) noexcept nogil:
-    cdef Source source = w.examples.Y
+    cdef const Source *source = &w.examples.Y
     if w.examples.classes != NULL:
         w.kernels.one_hot(Y, w.examples.classes, w.order, first, n_rows, w.n_out)
     else:
@@ -741,27 +748,19 @@ cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexce
         const char *A_prev = w.activations + layer.A_prev * size
         const char *delta = w.deltas + layer.A * size
         bint fused = w.phase == FUSED
-        # Plain gradient descent never stores the gradient: W <- (1 - η λ) W - η/N δ Aᵀ.
         bint descends = fused and w.rule.kind == GRADIENT_DESCENT
         bint to_scratch = fused and not descends
         char *vector = parameters if descends else gradient
-        double scale = 1 / w.weight if w.weight != 0 else 0
-        double beta_W = 0, beta_b = 0, squares = 0
+        double squares = 0
     width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
     panel_step = w.panel_width * layer.n_prev
     count = (tile.k_end - tile.k_begin) * width
     begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
-    if w.phase == ACCUMULATE:
-        scale, beta_W, beta_b = w.scale, w.beta, w.beta
-    elif descends:
-        scale = -w.rule.learning_rate * scale
-        beta_W, beta_b = 1 - w.rule.learning_rate * w.decay, 1
-
     if w.rule.penalty > 0 and w.phase != ACCUMULATE:
         w.weight_squares[i] = _squares(w, tile, parameters)
     if w.phase != MEASURE:
         w.kernels.gradient(
-            scratch if to_scratch else vector + begin * size, delta, A_prev, scale, beta_W,
+            scratch if to_scratch else vector + begin * size, delta, A_prev, w.scale, w.beta_W,
             count if to_scratch else panel_step, tile.p_begin, tile.p_end, tile.k_begin,
             tile.k_end, w.n_rows, w.capacity, layer.n_prev, layer.n)
     for p in range(tile.p_begin, tile.p_end):
@@ -780,7 +779,8 @@ cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexce
             if w.phase != MEASURE:
                 w.kernels.column_sums(
                     scratch if to_scratch else vector + bias * size,
-                    delta + p * w.panel_width * w.capacity * size, scale, beta_b, w.n_rows, width)
+                    delta + p * w.panel_width * w.capacity * size, w.scale, w.beta_b, w.n_rows,
+                    width)
             if to_scratch:
                 _update(w, bias, scratch, width, 0)
             elif not fused:
