@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from glob import glob
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy
 import scipy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 DEBUG = os.environ.get("NNCORE_DEBUG", "0") == "1"
 
@@ -25,18 +28,47 @@ DIRECTIVES = {
 
 
 def blas_int() -> str:
-    """Return the C type of the integers of SciPy's cython_blas, named from SciPy 1.18 on."""
+    """Return the C type of SciPy's BLAS integers, which cython_blas names from SciPy 1.18 on."""
     declarations = Path(scipy.__file__).with_name("linalg") / "cython_blas.pxd"
     named = re.search(r"^ctypedef (\w+) blas_int$", declarations.read_text(), re.MULTILINE)
     return named.group(1) if named else "int"
 
 
-# -ffp-contract=off: a multiplication and an addition are fused only where the source says so,
-# which keeps the same formula to the same bits in every function that the compiler inlines it into.
+# -ffp-contract=off: a multiplication and an addition are fused only where the source says so, so
+# the same formula gives the same bits in every function that the compiler inlines it into.
 FLAGS = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall"]
-# Debugging information, which Python's own flags ask for, is ten times the code.
+# Python's own flags add debugging information, which is ten times the size of the code.
 if not DEBUG and "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")
+
+
+class BuildExt(build_ext):
+    """Passes FLAGS as the compiler spells them: GCC, Clang and MinGW, or clang-cl on Windows."""
+
+    def build_extensions(self) -> None:
+        flags = FLAGS
+        if self.compiler.compiler_type == "msvc":
+            flags = [f"/clang:{flag}" for flag in FLAGS]
+            compiler = os.environ.get("CC", "cl")
+            if Path(compiler).stem != "clang-cl":
+                raise SystemExit(
+                    f"nncore needs a compiler with vector extensions, got {compiler}: set "
+                    "CC=clang-cl, or use MinGW with build_ext --compiler=mingw32"
+                )
+            self.compiler.initialize()
+            self.compiler.cc = compiler
+        for extension in self.extensions:
+            extension.extra_compile_args = flags
+        super().build_extensions()
+
+
+class BuildPy(build_py):
+    """Empties the build directory first: a wheel packs all that it holds, renamed modules too."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "nncore", ignore_errors=True)
+        super().run()
 
 
 def extension(name: str, sources: list[str]) -> Extension:
@@ -49,7 +81,6 @@ def extension(name: str, sources: list[str]) -> Extension:
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ],
         depends=glob("src/nncore/csrc/*.h"),
-        extra_compile_args=FLAGS,
     )
 
 
@@ -62,5 +93,6 @@ setup(
             extension("nncore._forward", ["src/nncore/_forward.pyx"]),
         ],
         compiler_directives=DIRECTIVES,
-    )
+    ),
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
 )

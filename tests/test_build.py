@@ -1,6 +1,7 @@
 """What is installed: the files, and that other Cython modules can use the kernels."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,9 @@ setup(
     )
 )
 """
+
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -80,3 +84,54 @@ def test_another_cython_module_can_cimport_the_kernels(tmp_path: Path) -> None:
         np.testing.assert_allclose(A, expected, rtol=64 * float(np.finfo(dtype).eps))
     with pytest.raises(ValueError, match="needs A"):
         own_loop.layer(A, A_prev, W, b[:2])
+
+
+# An import of a copy of the package, with or without the metadata of an installation.
+IMPORT = "import nncore"
+UNINSTALLED = f"""
+import importlib.metadata
+importlib.metadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))
+{IMPORT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "left_out"),
+    [(IMPORT, "*.so"), (UNINSTALLED, "")],
+    ids=["not compiled", "not installed"],
+)
+def test_import_without_an_installation_says_what_to_do(
+    tmp_path: Path, code: str, left_out: str
+) -> None:
+    package = Path(str(files(nncore)))
+    shutil.copytree(package, tmp_path / "nncore", ignore=shutil.ignore_patterns(left_out, "*.pyd"))
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: nncore is not installed")
+    assert "pip install -e ." in last
+
+
+def test_a_build_removes_modules_of_an_earlier_one(tmp_path: Path) -> None:
+    if not (ROOT / "setup.py").is_file():
+        pytest.skip("needs a source checkout")
+    stale = tmp_path / "build" / "nncore" / "renamed.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "src"):
+        # With the times of modification, so that nothing is cythonized again.
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, tmp_path / name)
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "build"],
+        cwd=tmp_path,
+        check=True,
+    )
+    assert not stale.exists()
+    assert stale.with_name("network.py").is_file()

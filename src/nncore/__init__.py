@@ -10,14 +10,21 @@ array([0., 1., 1., 0.])
 
 from importlib.metadata import version
 
-from . import datasets
-from ._include import get_include
-from .architecture import Architecture
-from .network import EpochEnd, History, Network
-from .optimizers import SGD, Adam, Optimizer
-from .training import DivergenceError
+try:
+    from . import datasets
+    from ._include import get_include
+    from .architecture import Architecture
+    from .network import EpochEnd, History, Network
+    from .optimizers import SGD, Adam, Optimizer
+    from .training import DivergenceError
 
-__version__ = version("nncore")
+    __version__ = version("nncore")
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] != "nncore":
+        raise
+    raise ImportError(
+        "nncore is not installed for this Python: run `pip install -e .` in its source directory"
+    ) from error
 
 __all__ = [
     "SGD",
