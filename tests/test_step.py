@@ -344,9 +344,7 @@ def test_gradient_with_dropout_equals_central_differences(hidden: str, blas: boo
     options = StepOptions(dropout=RATES, dropout_seed=SEED)
     rule = Rule("gradient_descent", 1.0)
     expected = loss_with_dropout(net, X, Y, step)
-    sums, _ = run(
-        net, Examples(X, Y), rule, options, batch_size=N, blas=blas, step_count=step
-    )
+    sums, _ = run(net, Examples(X, Y), rule, options, batch_size=N, blas=blas, step_count=step)
     np.testing.assert_allclose(before - net.parameters, slopes, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(sums[0, 0] / N, expected, rtol=1e-12)
 
@@ -358,8 +356,6 @@ def test_dropout_and_clipping_are_the_same_for_any_number_of_threads(n_threads: 
         net = make([40, 70, 33, 3], loss="cross_entropy")
         X, Y = data(net, 200, np.random.default_rng(6))
         options = StepOptions(0.1, RATES, SEED)
-        run(
-            net, Examples(X, Y), rule_of("adam"), options, n_threads=threads, batch_size=150
-        )
+        run(net, Examples(X, Y), rule_of("adam"), options, n_threads=threads, batch_size=150)
         results.append(net.parameters.tobytes())
     assert results[0] == results[1]

@@ -265,6 +265,7 @@ class Network(Strict):
             while (session := self._idle.popleft()).shape != shape:
                 others.append(session)
             self._idle.extend(others)
+            session.release = self._keep
             return session
         self._idle.extend(others)
         return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)

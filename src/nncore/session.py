@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 # How many examples `gradient` takes at a time.
 GRADIENT_BATCH = 256
 
+
 @dataclass(frozen=True)
 class StepOptions:
     """What a step does besides the optimizer's rule.
@@ -83,7 +84,7 @@ class Session:
         self.architecture = architecture
         self.shape = batch_size, n_threads
         self._parameters = parameters
-        self._release = release
+        self.release = release
         self._blas = blas
         if span is None:
             span = span_of(batch_size, architecture.n_parameters, blas)
@@ -103,11 +104,14 @@ class Session:
         return self._workspace.size
 
     def __enter__(self) -> Session:
-        if self._blas:
-            self._exit = ExitStack()
-            self._exit.enter_context(blas_on_one_thread())
-        if self.shape[1] > 1:
-            self._workspace.open_team()
+        if self._blas or self.shape[1] > 1:
+            with ExitStack() as stack:
+                if self._blas:
+                    stack.enter_context(blas_on_one_thread())
+                if self.shape[1] > 1:
+                    self._workspace.open_team()
+                    stack.callback(self._workspace.close_team)
+                self._exit = stack.pop_all()
         return self
 
     def __exit__(
@@ -116,16 +120,14 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if self.shape[1] > 1:
-                self._workspace.close_team()
-        finally:
-            if self._exit is not None:
-                self._exit.close()
+        # A session that nobody uses must not keep its network alive.
+        release, self.release = self.release, None
+        if self._exit is not None:
+            self._exit.close()
         self._optimizer = None
         self._vectors = (self._parameters,)
-        if error is None and self._release is not None:
-            self._release(self)
+        if error is None and release is not None:
+            release(self)
 
     # Loading and writing back.
 

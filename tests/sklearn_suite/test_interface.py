@@ -273,7 +273,9 @@ def test_wrong_parameters_are_named_with_what_was_got(
 
 def test_going_on_with_another_number_of_layers_is_refused() -> None:
     estimator = small(warm_start=True).fit(X, y).set_params(hidden_layer_sizes=(10, 10))
-    with pytest.raises(ValueError, match=r"the 1 hidden layers of the fitted network, got \(10, 10\)"):
+    with pytest.raises(
+        ValueError, match=r"the 1 hidden layers of the fitted network, got \(10, 10\)"
+    ):
         estimator.fit(X, y)
 
 
