@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from types import ModuleType
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import threadpoolctl
+from helpers import assert_no_new_threads
 
-from nncore import _kernels, reference
+from nncore import _kernels, network, reference
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
@@ -46,3 +48,17 @@ def close(dtype: np.dtype[Any]) -> Callable[..., None]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20250217)
+
+
+@pytest.fixture
+def on_blas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Form the products in BLAS, which has three threads outside nncore."""
+    monkeypatch.setattr(network, "_BLAS", True)
+    with threadpoolctl.threadpool_limits(3, "blas"):
+        yield
+
+
+@pytest.fixture
+def leaves_no_thread() -> Iterator[None]:
+    with assert_no_new_threads():
+        yield

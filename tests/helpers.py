@@ -1,12 +1,19 @@
-"""Networks strung together from the reference kernels, and data to run them on."""
+"""Networks strung together from the reference kernels, data to run them on, and shared checks."""
 
-from collections.abc import Iterator, Sequence
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
+import threadpoolctl
 
 import nncore
 from nncore import reference
@@ -23,6 +30,25 @@ OUTPUT = {
     "poisson": ["exponential"],
 }
 PAIRS = [(loss, output) for loss, outputs in OUTPUT.items() for output in outputs]
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "predict": lambda net, X, Y, **options: net.predict(X, **options),
+    "evaluate": lambda net, X, Y, **options: net.evaluate(X, Y, **options),
+    "gradient": lambda net, X, Y, **options: net.gradient(X, Y, **options),
+    "train_on_batch": lambda net, X, Y, **options: net.train_on_batch(
+        X, Y, nncore.SGD(0.1), **options
+    ),
+    "fit": lambda net, X, Y, **options: net.fit(X, Y, **options),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+Optimizer = nncore.SGD | nncore.Adam
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "plain": lambda: nncore.SGD(0.1),
+    "momentum": lambda: nncore.SGD(0.1, momentum=0.9),
+    "adam": lambda: nncore.Adam(0.01),
+}
+every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def make(
@@ -60,6 +86,18 @@ def data(
     if net.loss == "cross_entropy":
         Y /= Y.sum(axis=1, keepdims=True)
     return X.astype(dtype), Y.astype(dtype)
+
+
+def problem(dtype: npt.DTypeLike = "float64", n: int = 37) -> tuple[nncore.Network, Array, Array]:
+    """Return a small network with data."""
+    net = make([5, 6, 3], dtype=dtype)
+    return net, *data(net, n, np.random.default_rng(6))
+
+
+def linear_problem(dtype: npt.DTypeLike = "float64") -> tuple[nncore.Network, Array, Array]:
+    """Return a network that diverges as soon as the learning rate is large, with data."""
+    net = make([5, 6, 3], hidden="identity", output="identity", dtype=dtype)
+    return net, *data(net, 40, np.random.default_rng(6))
 
 
 class Twin:
@@ -184,3 +222,37 @@ def refused(
     for fragment in fragments:
         assert fragment in str(raised.value)
     assert snapshot(*unchanged) == before
+
+
+@contextmanager
+def assert_no_new_threads() -> Iterator[None]:
+    """Assert that there are as many threads after the block as before it, Python's and others."""
+    nncore.Network([37, 5]).predict(np.ones((1, 37)))
+    process, python = psutil.Process(), threading.active_count()
+    before = process.num_threads()
+    yield
+    assert threading.active_count() == python
+    # The system counts a thread a moment longer than Python does.
+    end = time.monotonic() + 10
+    while process.num_threads() > before and time.monotonic() < end:
+        os.sched_yield()
+    assert process.num_threads() <= before
+
+
+def blas_threads() -> set[int]:
+    """Return the numbers of threads that BLAS libraries use at present."""
+    return {
+        library["num_threads"]
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    }
+
+
+def child(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a Python process that runs the script."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

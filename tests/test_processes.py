@@ -47,7 +47,7 @@ def test_kernels_are_those_that_the_environment_names(name: str) -> None:
 @pytest.mark.parametrize(
     "name", sorted({"fastest", "neon", "avx2", "avx512"} - set(_kernels.available()))
 )
-def test_kernels_that_are_not_to_be_had_are_refused(name: str) -> None:
+def test_kernels_that_are_not_available_are_rejected(name: str) -> None:
     process = run("import nncore", NNCORE_KERNELS=name)
     assert process.returncode == 1
     message = process.stderr.splitlines()[-1]
@@ -116,7 +116,7 @@ os._exit(0)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kernels", ["blas", _kernels.available()[-1]])
 @pytest.mark.parametrize("fitting", ["none", "another"])
-def test_fit_goes_on_in_a_forked_process(fitting: str, kernels: str) -> None:
+def test_fit_works_in_a_forked_process(fitting: str, kernels: str) -> None:
     """Whether another thread, which the child does not have, is at work or not."""
     process = run(FORK, fitting, NNCORE_KERNELS=kernels)
     assert process.returncode == 0, process.stderr
@@ -161,6 +161,49 @@ def test_fit_gives_the_same_bits_in_processes_that_others_start(
     assert process.stdout == "3 True\n", process.stderr
 
 
+GEVENT = """
+import sys
+import gevent.monkey
+
+if sys.argv[1] == "before":
+    gevent.monkey.patch_all()
+import nncore
+if sys.argv[1] == "after":
+    gevent.monkey.patch_all()
+import threading
+import numpy as np
+
+assert gevent.monkey.is_module_patched("threading")
+X = np.random.default_rng(0).random((2000, 784), np.float32)
+
+def results(n_threads):
+    net = nncore.Network([784, 300, 10], seed=0)
+    outputs = net.predict(X, n_threads=n_threads[0])
+    history = net.fit(X, outputs, epochs=2, batch_size=100, seed=0, n_threads=n_threads[1])
+    return outputs.tobytes(), net.parameters.tobytes(), history.loss
+
+expected = results((1, 1))
+assert results((2, 3)) == expected
+green = []
+threads = [threading.Thread(target=lambda: green.append(results((2, 3)))) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert green == [expected] * 2
+print("returned")
+"""
+
+
+@pytest.mark.parametrize("patched", ["before", "after"])
+@pytest.mark.parametrize("kernels", ["blas", _kernels.available()[-1]])
+def test_green_threads_get_the_bits_of_one_thread(patched: str, kernels: str) -> None:
+    """A green "worker" runs on the leader's own thread, so it never arrives while that works."""
+    pytest.importorskip("gevent", reason="needs gevent")
+    process = run(GEVENT, patched, NNCORE_KERNELS=kernels)
+    assert process.stdout == "returned\n", process.stderr
+
+
 INTERRUPT = """
 import json
 import sys
@@ -183,7 +226,7 @@ net.fit(X[:64], Y[:64], batch_size=64, n_threads=1)
 net = create()
 before = psutil.Process().num_threads(), threading.active_count(), blas_threads()
 
-def tell():
+def report():
     while psutil.Process().num_threads() < before[0] + n_threads:  # until the whole team is there
         pass
     begin = time.process_time()
@@ -191,13 +234,13 @@ def tell():
         pass
     print("training", flush=True)
 
-teller = threading.Thread(target=tell)
-teller.start()
+reporter = threading.Thread(target=report)
+reporter.start()
 try:
     net.fit(X, Y, batch_size=batch_size, optimizer=optimizer, shuffle=False, n_threads=n_threads,
             epochs=10**6)
 except KeyboardInterrupt:
-    teller.join()
+    reporter.join()
     rows = optimizer.step_count * batch_size
     twin, its = create(), nncore.Adam(1e-4)
     twin.fit(X[:rows], Y[:rows], batch_size=batch_size, optimizer=its, shuffle=False, n_threads=1)
@@ -237,6 +280,6 @@ def test_ctrl_c_ends_a_team_after_a_whole_step(
     process.send_signal(signal.SIGINT)
     # Left alone it would train for days.
     out, err = process.communicate(timeout=60)
-    told = json.loads(out)
-    assert all(told.values()), told
+    findings = json.loads(out)
+    assert all(findings.values()), findings
     assert err.rstrip().endswith("KeyboardInterrupt")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._layout import Examples, Layout
+from ._layout import Examples, FlatVector, Layout
 from .optimizers import Rule
 from .session import StepOptions
 
@@ -13,6 +13,8 @@ def span_of(batch_size: int, n_parameters: int, blas: bool) -> int: ...
 
 class Workspace(Layout):
     step_count: int
+    @property
+    def done(self) -> int: ...
     def configure(self, rule: Rule, options: StepOptions) -> None: ...
     def open_team(self) -> None: ...
     def close_team(self) -> None: ...
@@ -25,7 +27,8 @@ class Workspace(Layout):
         end: int,
         sums: npt.NDArray[np.float64],
         keep_going: bool,
-    ) -> int: ...
+    ) -> None: ...
+    def step(self, examples: Examples, vectors: tuple[FlatVector, ...]) -> tuple[float, bool]: ...
     def gradient(
         self,
         out: npt.NDArray[Any],

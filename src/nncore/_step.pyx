@@ -17,7 +17,7 @@ from cpython.pythread cimport (
     PyThread_type_lock, WAIT_LOCK)
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
@@ -124,6 +124,8 @@ cdef class Workspace(Layout):
 
     cdef:
         public Py_ssize_t step_count
+        # The first example that the last call of `train` did not use.
+        readonly Py_ssize_t done
         nncore_team team
         # A lock per worker to sleep on; none while this thread works alone.
         PyThread_type_lock *locks
@@ -247,7 +249,7 @@ cdef class Workspace(Layout):
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
         Py_ssize_t begin, Py_ssize_t end, double[:, ::1] sums, bint keep_going,
     ):
-        """Make the steps of a range of examples; return the index of the first one not used.
+        """Make the steps of a range of examples; set `done` to the first one not used.
 
         Batches are cut from the examples begin to end, taken in `order` or, if it is None, as they
         lie. A row of `sums`, of shape (n_batches, 3), receives a batch's loss before its step,
@@ -257,13 +259,32 @@ cdef class Workspace(Layout):
         A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C
         ends it after a whole step and raises what the signal handler raised.
         """
-        cdef Py_ssize_t done
+        self.done = begin
         self._begin(examples, order, min(batch_size, end - begin))
         self.dropout_step = self.step_count
         with nogil:
-            done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
+            self.done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
         self._end()
-        return done
+
+    def step(self, Examples examples not None, tuple vectors not None):
+        """Make one step with all examples as its batch, and write it back if all is finite.
+
+        Return the loss before the step, summed with the examples' weights, and whether the step
+        was written back. Otherwise the slots are out of date.
+        """
+        cdef:
+            double[3] sums
+            Py_ssize_t n = examples.n
+        self._begin(examples, None, n)
+        self.dropout_step = self.step_count
+        with nogil:
+            _train(self, n, 0, n, sums, False)
+        self._end()
+        if isfinite(sums[0]) and self.is_finite(len(vectors)):
+            self.write_back(vectors)
+            return sums[0], True
+        self.forget()
+        return sums[0], False
 
     def gradient(
         self, cnp.ndarray out not None, Examples examples not None, double scale, *,
@@ -619,6 +640,14 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
             nncore_team_stop(&w.team, 1)
             return
+    if w.examples.sample_weight != NULL:
+        sample_weight = w.sample_weight + row * size
+        w.span_weights[i] = w.kernels.gather_weights(
+            <void *> sample_weight, w.examples.sample_weight, w.order, first, n_rows)
+        if w.phase == BACKWARD:
+            _clear_weightless(w, examples, sample_weight, row, n_rows)
+    else:
+        w.span_weights[i] = n_rows
     for l in range(w.depth):
         layer = &w.layers[l]
         # Softmax needs whole rows, so in panels it waits until they are row-major.
@@ -652,11 +681,6 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         if last.activation == SOFTMAX:
             w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
     _gather_targets(w, w.Y + row_out, first, n_rows)
-    w.span_weights[i] = n_rows
-    if w.examples.sample_weight != NULL:
-        sample_weight = w.sample_weight + row * size
-        w.span_weights[i] = w.kernels.gather_weights(
-            <void *> sample_weight, w.examples.sample_weight, w.order, first, n_rows)
     w.span_losses[i] = w.kernels.loss(
         outputs, w.Y + row_out, sample_weight, w.loss, n_rows, w.n_out)
     if w.phase == FORWARD:
@@ -711,6 +735,28 @@ cdef bint _panels_are_finite(
             return False
         column += width
     return True
+
+
+cdef void _clear_weightless(
+    Workspace w, char *A, const void *sample_weight, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Set the inputs of a span's examples of weight 0 to 0.
+
+    Their deltas are 0, but in (5) these would meet activations that may not be finite.
+    """
+    cdef Py_ssize_t i, column, width
+    for i in range(n_rows):
+        if (<const double *> sample_weight)[i] != 0 if w.double_precision else (
+                <const float *> sample_weight)[i] != 0:
+            continue
+        column = 0
+        while column < w.n_in:
+            width = width_of_panel(
+                w.panel_width, column // w.panel_width if w.panel_width else 0, w.n_in)
+            memset(
+                A + (column * w.capacity + (row + i) * width) * w.itemsize, 0,
+                min(width, w.n_in - column) * w.itemsize)
+            column += width
 
 
 cdef inline void _copy_rows(

@@ -265,6 +265,7 @@ class Network(Strict):
             except IndexError:  # another thread took it
                 break
             if session.shape == shape:
+                session.release = self._keep
                 return session
             self._idle.append(session)
         return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
@@ -461,18 +462,13 @@ class Network(Strict):
             )
         examples, weight = self._as_examples(X, Y, sample_weight)
         self._check_writeable()
-        n, sums = examples.n, np.empty((1, 3))
+        n = examples.n
         with self.session(n, batch_size=n, n_threads=n_threads) as session:
             session.use(optimizer, optimizer.rule())
-            session.train(examples, None, n, 0, n, sums)
-            loss = float(sums[0, 0])
-            what = "the loss"
-            if math.isfinite(loss):
-                if session.is_finite():
-                    session.write_back()
-                    return loss / weight
-                what = "a parameter or the optimizer's state"
-            session.discard()
+            loss, is_finite = session.step(examples)
+        if is_finite:
+            return loss / weight
+        what = "a parameter or the optimizer's state" if math.isfinite(loss) else "the loss"
         raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged", what)
 
     def _check_writeable(self) -> None:

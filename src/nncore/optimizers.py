@@ -124,11 +124,13 @@ class Optimizer(Strict, ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.step_count = state["_step_count"]
         # Vectors from a mapped file are read-only.
-        self._vectors = [
-            FlatVector(np.require(array, requirements=["C", "A", "W"]))
-            for array in state["_vectors"]
-        ]
+        arrays = [np.require(array, requirements=["C", "A", "W"]) for array in state["_vectors"]]
+        if self._owner is None:
+            self.state = arrays
+        else:
+            self._vectors = [FlatVector(self._checked(array, self._owner)) for array in arrays]
 
     @property
     def step_count(self) -> int:  # noqa: D102 - described in the class docstring
@@ -163,7 +165,7 @@ class Optimizer(Strict, ABC):
 
     @property
     def owner(self) -> Architecture | None:
-        """The architecture of the first network trained, of which sizes and dtype matter."""
+        """The architecture of the network trained last, of which sizes and dtype matter."""
         return self._owner
 
     @owner.setter
@@ -221,7 +223,7 @@ class Optimizer(Strict, ABC):
         if self._ready is not None and self._owner is architecture:
             return self._ready
         self.check(architecture)
-        self._owner = self._owner or architecture
+        self._owner = architecture
         n_vectors = _N_VECTORS[self.rule().kind]
         while len(self._vectors) < n_vectors:
             self._vectors.append(FlatVector.zeros(architecture))

@@ -53,7 +53,8 @@ class Session:
     `Network.session` creates one. Within its ``with`` block a session owns workspace and threads.
     It loads the flat vectors of network and optimizer when it needs them and keeps them loaded as
     long as nobody else can have changed them. Steps do not touch the flat vectors until
-    `write_back`.
+    `write_back`; until then the session computes with its own. Steps that are not written back are
+    discarded by the next `use` and at the end of the block.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class Session:
         self.architecture = architecture
         self.shape = batch_size, n_threads
         self._parameters = parameters
-        self._release = release
+        self.release = release
         self._blas = blas
         if span is None:
             span = span_of(batch_size, architecture.n_parameters, blas)
@@ -96,6 +97,8 @@ class Session:
         self._options: StepOptions | None = None
         # Parameters, then state.
         self._vectors: tuple[FlatVector, ...] = (parameters,)
+        # Whether there are steps that are not written back.
+        self._is_ahead = False
         self._exit: ExitStack | None = None
 
     @property
@@ -103,12 +106,20 @@ class Session:
         """The bytes of the workspace."""
         return self._workspace.size
 
+    @property
+    def done(self) -> int:
+        """The place of the first example that the last call of `train` did not use."""
+        return self._workspace.done
+
     def __enter__(self) -> Session:
-        if self._blas:
-            self._exit = ExitStack()
-            self._exit.enter_context(blas_on_one_thread())
-        if self.shape[1] > 1:
-            self._workspace.open_team()
+        if self._blas or self.shape[1] > 1:
+            with ExitStack() as stack:
+                if self._blas:
+                    stack.enter_context(blas_on_one_thread())
+                if self.shape[1] > 1:
+                    self._workspace.open_team()
+                    stack.callback(self._workspace.close_team)
+                self._exit = stack.pop_all()
         return self
 
     def __exit__(
@@ -117,16 +128,15 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if self.shape[1] > 1:
-                self._workspace.close_team()
-        finally:
-            if self._exit is not None:
-                self._exit.close()
+        # A session that nobody uses must not keep its network alive.
+        release, self.release = self.release, None
+        if self._exit is not None:
+            self._exit.close()
+        self.discard()
         self._optimizer = None
         self._vectors = (self._parameters,)
-        if error is None and self._release is not None:
-            self._release(self)
+        if error is None and release is not None:
+            release(self)
 
     # Loading and writing back.
 
@@ -146,6 +156,7 @@ class Session:
         ValueError
             The optimizer belongs to a network of another shape.
         """
+        self.discard()
         self._vectors = (self._parameters, *optimizer.vectors(self.architecture))
         self._optimizer = optimizer
         if self._rule is not rule or self._options is not options:
@@ -157,12 +168,19 @@ class Session:
     def write_back(self) -> None:
         """Copy parameters and state into the flat vectors, and tell the optimizer its steps."""
         self._workspace.write_back(self._vectors)
+        self._is_ahead = False
         if self._optimizer is not None:
             self._optimizer.note_steps(self._workspace.step_count)
 
     def discard(self) -> None:
         """Forget the steps since the last `write_back`."""
-        self._workspace.forget()
+        if self._is_ahead:
+            self._workspace.forget()
+            self._is_ahead = False
+
+    def _load(self, *, transposes: bool) -> None:
+        if not self._is_ahead:
+            self._workspace.load(self._vectors, transposes)
 
     def is_finite(self) -> bool:
         """Return whether parameters and state hold neither NaN nor infinities."""
@@ -180,7 +198,7 @@ class Session:
         sums: npt.NDArray[np.float64],
         *,
         keep_going: bool = False,
-    ) -> int:
+    ) -> None:
         """Make the steps of a range of examples, equations (1) to (6), after `use`.
 
         Parameters
@@ -199,17 +217,30 @@ class Session:
             Whether a batch whose loss is not finite makes its step like any other. Otherwise it
             ends the range, and `sums` shows it.
 
-        Returns
-        -------
-        int
-            The place of the first example not used.
-
         Raises
         ------
         KeyboardInterrupt
             Or what else a signal's handler raised, after a whole step.
         """
-        return self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+        self._is_ahead = True
+        self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+
+    def step(self, examples: Examples) -> tuple[float, bool]:
+        """Make one step with all the examples as its batch, and write it back, after `use`.
+
+        Returns
+        -------
+        loss : float
+            The loss before the step, summed with the examples' weights.
+        is_finite : bool
+            Whether loss, parameters and state are finite; otherwise the step is undone.
+        """
+        self._is_ahead = True
+        loss, is_finite = self._workspace.step(examples, self._vectors)
+        self._is_ahead = False
+        if is_finite and self._optimizer is not None:
+            self._optimizer.note_steps(self._workspace.step_count)
+        return loss, is_finite
 
     def gradient(
         self,
@@ -237,7 +268,7 @@ class Session:
         float
             The loss, summed with the examples' weights.
         """
-        self._workspace.load(self._vectors, True)
+        self._load(transposes=True)
         return self._workspace.gradient(
             out,
             examples,
@@ -257,23 +288,24 @@ class Session:
         weight : float
             The number of the examples behind it, or the sum of their weights.
         """
+        self._is_ahead = True
         self._workspace.update(gradient, weight)
 
     def total_loss(self, examples: Examples) -> float:
         """Return the loss, summed with the examples' weights, equation (2)."""
-        self._workspace.load(self._vectors, False)
+        self._load(transposes=False)
         return self._workspace.total_loss(examples)
 
     def outputs(self, examples: Examples, *, check: bool = False) -> Array | None:
         """Return the outputs A^L, or with `check` None if an input is not finite."""
         out = np.empty((examples.n, self.architecture.sizes[-1]), dtype=self.architecture.dtype)
         outs = [None] * (len(self.architecture.layers) - 1)
-        self._workspace.load(self._vectors, False)
+        self._load(transposes=False)
         return out if self._workspace.predict([*outs, out], examples, check) else None
 
     def layer_outputs(self, examples: Examples, *, check: bool = False) -> list[Array] | None:
         """Return A^1, ..., A^L, or with `check` None if an input is not finite."""
         sizes, dtype = self.architecture.sizes[1:], self.architecture.dtype
         outs = [np.empty((examples.n, n), dtype=dtype) for n in sizes]
-        self._workspace.load(self._vectors, False)
+        self._load(transposes=False)
         return outs if self._workspace.predict([*outs], examples, check) else None

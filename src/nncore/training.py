@@ -105,6 +105,8 @@ class Position:
         Draws the orders; None if examples are not shuffled.
     order : ndarray of shape (n,) or None
         The order of the epoch in progress, or of the last one.
+    n_orders : int
+        The orders drawn.
     sums : ndarray of shape (n_batches, 3)
         As in `Session.train`, of the epoch in progress.
     """
@@ -112,6 +114,7 @@ class Position:
     rng: Any = None
     epoch: int = 0
     batch: int = 0
+    n_orders: int = 0
     order: Order | None = None
     sums: Floats = field(default_factory=lambda: np.empty((0, 3)))
 
@@ -206,12 +209,13 @@ class Run:
         position, n = self.position, self._data.n
         n_batches = -(-n // self._batch_size)
         while position.epoch < n_epochs:
-            if position.batch == 0:
+            if position.n_orders == position.epoch:
                 if self._draw_order is not None:
                     position.order = self._draw_order(position.rng, position.order, n)
+                position.n_orders += 1
                 if len(position.sums) != n_batches:
                     position.sums = np.empty((n_batches, 3))
-            begin = time.perf_counter()
+            begin, first_batch = time.perf_counter(), position.batch
             self._session.use(self._optimizer, self._rule(), self._options)
             try:
                 self._train(n_batches)
@@ -221,6 +225,7 @@ class Run:
                     self._session.write_back()
                 else:
                     self._session.discard()
+                    position.batch = first_batch
                 raise
             position.epoch += 1
             position.batch = 0
@@ -239,16 +244,18 @@ class Run:
             last = n_batches if self._chunk is None else position.batch + self._chunk
             end = min(last * size, n)
             for piece in self._data.pieces(position.order, size, position.batch * size, end):
-                done = self._session.train(
-                    piece.examples,
-                    piece.order,
-                    size,
-                    piece.begin,
-                    piece.end,
-                    position.sums[position.batch :],
-                    keep_going=self._keep_going,
-                )
-                position.batch += -(-(done - piece.begin) // size)
+                try:
+                    self._session.train(
+                        piece.examples,
+                        piece.order,
+                        size,
+                        piece.begin,
+                        piece.end,
+                        position.sums[position.batch :],
+                        keep_going=self._keep_going,
+                    )
+                finally:
+                    position.batch += -(-(self._session.done - piece.begin) // size)
                 if not (self._keep_going or math.isfinite(position.sums[position.batch - 1, 0])):
                     position.sums[position.batch :] = 0
                     return

@@ -1,0 +1,131 @@
+"""Callbacks of `Network.fit`, and what it prints."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+from helpers import problem, snapshot
+
+import nncore
+
+
+def test_callback_is_told_epoch_losses_seconds_and_network() -> None:
+    net, X, Y = problem()
+    ends: list[nncore.EpochEnd] = []
+    history = net.fit(X, Y, epochs=3, validation_data=(X, Y), callbacks=[ends.append])
+    assert [end.epoch for end in ends] == [1, 2, 3]
+    assert [end.loss for end in ends] == history.loss
+    assert [end.validation_loss for end in ends] == history.validation_loss
+    assert [end.seconds for end in ends] == history.seconds
+    assert all(end.network is net for end in ends)
+    net.fit(X, Y, callbacks=[ends.append])
+    assert ends[-1].epoch == 1
+    assert ends[-1].validation_loss is None
+
+
+@pytest.mark.parametrize("answer", [True, np.True_])
+def test_true_stops_after_all_callbacks_were_called(answer: object) -> None:
+    net, X, Y = problem()
+    calls: list[tuple[str, int]] = []
+
+    def stop(end: nncore.EpochEnd) -> object:
+        calls.append(("stop", end.epoch))
+        return end.epoch == 2 and answer
+
+    def after(end: nncore.EpochEnd) -> None:
+        calls.append(("after", end.epoch))
+
+    history = net.fit(X, Y, epochs=5, callbacks=[stop, after])
+    assert len(history) == 2
+    assert calls == [("stop", 1), ("after", 1), ("stop", 2), ("after", 2)]
+
+
+@pytest.mark.parametrize("answer", [None, False, 0, np.False_, 0.3, "loss", [1], np.ones(3)])
+def test_no_other_answer_than_true_stops(answer: object) -> None:
+    net, X, Y = problem()
+    assert len(net.fit(X, Y, epochs=3, callbacks=[lambda end: answer])) == 3
+
+
+def test_training_may_be_left_to_run_until_a_callback_stops_it() -> None:
+    net, X, Y = problem()
+    assert len(net.fit(X, Y, epochs=10**12, callbacks=[lambda end: end.epoch == 3])) == 3
+
+
+def test_callback_sees_the_network_at_the_end_of_the_epoch_and_may_use_it() -> None:
+    (net, X, Y), (other, _, _) = problem(), problem()
+    seen: list[bytes] = []
+
+    def use(end: nncore.EpochEnd) -> None:
+        seen.append(end.network.parameters.tobytes())
+        end.network.predict(X)
+        end.network.gradient(X, Y)
+        copy.deepcopy(end.network).fit(X, Y, epochs=2)
+
+    optimizers = [nncore.Adam(), nncore.Adam()]
+    net.fit(X, Y, epochs=3, optimizer=optimizers[0], shuffle=False, callbacks=[use])
+    for parameters in seen:
+        other.fit(X, Y, optimizer=optimizers[1], shuffle=False)
+        assert other.parameters.tobytes() == parameters
+    assert net.equals(other)
+
+
+def test_callback_may_change_the_network() -> None:
+    net, X, Y = problem()
+
+    def reset(end: nncore.EpochEnd) -> None:
+        end.network.parameters[:] = 0
+
+    net.fit(X, Y, epochs=3, callbacks=[reset])
+    assert (net.parameters == 0).all()
+
+
+def test_exception_in_a_callback_passes_with_the_network_at_the_end_of_the_epoch() -> None:
+    (net, X, Y), (other, _, _) = problem(), problem()
+    one, two = nncore.Adam(), nncore.Adam()
+
+    def fail(end: nncore.EpochEnd) -> None:
+        if end.epoch == 2:
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        net.fit(X, Y, epochs=5, optimizer=one, seed=0, callbacks=[fail])
+    other.fit(X, Y, epochs=2, optimizer=two, seed=0)
+    assert net.equals(other)
+    assert snapshot(one) == snapshot(two)
+    net.fit(X, Y, optimizer=one, seed=1)
+    other.fit(X, Y, optimizer=two, seed=1)
+    assert net.equals(other)
+
+
+# Output
+
+
+def test_verbose_prints_a_line_after_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    net, X, Y = problem()
+    lines: list[str] = []
+
+    def read(end: nncore.EpochEnd) -> None:
+        lines.append(capsys.readouterr().out)
+
+    history = net.fit(X, Y, epochs=10, verbose=True, validation_data=(X, Y), callbacks=[read])
+    assert capsys.readouterr() == ("", "")
+    for epoch, line in enumerate(lines, start=1):
+        found = re.fullmatch(
+            r"epoch +(\d+)/10  loss ([\d.]+)  validation ([\d.]+)  ([\d.]+) s\n", line
+        )
+        assert found
+        assert int(found[1]) == epoch
+        assert float(found[2]) == pytest.approx(history.loss[epoch - 1], abs=1e-6)
+        assert float(found[3]) == pytest.approx(history.validation_loss[epoch - 1], abs=1e-6)
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_nothing_is_printed_otherwise(capfd: pytest.CaptureFixture[str]) -> None:
+    net, X, Y = problem()
+    net.fit(X, Y, epochs=2, validation_data=(X, Y))
+    net.fit(X, Y, epochs=2, verbose=True)
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "validation" not in out
+    assert err == ""
