@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the README run and give what they show."""
+"""Examples in docstrings and documents run and give what they show; names and links exist."""
 
 import doctest
 import importlib
@@ -15,7 +15,15 @@ MODULES = [
     for module in pkgutil.walk_packages(nncore.__path__, "nncore.")
     if module.name != "nncore.__main__"
 ]
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+SOURCE_SUFFIXES = {".py", ".pyx", ".pxd", ".c", ".h"}
+INTERNALS = ROOT / "docs" / "internals.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"])
+
+
+def python_blocks(document: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["nncore", *MODULES])
@@ -24,10 +32,33 @@ def test_examples_in_docstrings_give_what_they_show(name: str) -> None:
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
-def test_examples_in_the_readme_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name
+)
+def test_examples_in_a_document_run_in_their_order(document: Path) -> None:
     namespace: dict[str, object] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
+    for block in python_blocks(document):
         exec(block, namespace)
+
+
+def test_the_first_example_recognizes_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(python_blocks(README)[0], {})
     assert re.search(r"9\d\.\d% of the unseen digits are right", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_in_a_document_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text())
+    local = [target for target in targets if "://" not in target]
+    missing = [target for target in local if not (document.parent / target).exists()]
+    assert not missing
+
+
+def test_internals_name_what_the_source_has() -> None:
+    sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in SOURCE_SUFFIXES]
+    words = set(re.findall(r"\w+", " ".join(path.read_text() for path in sources)))
+    words |= {word for path in sources for word in path.name.split(".")}
+    text = re.sub(r"^```.*?^```", "", INTERNALS.read_text(), flags=re.DOTALL | re.MULTILINE)
+    quoted = " ".join(re.findall(r"`([^`]+)`", text))
+    assert quoted
+    assert set(re.findall(r"[A-Za-z_]\w+", quoted)) <= words
