@@ -124,7 +124,7 @@ def test_deltas_and_gradients_of_a_batch_worked_by_hand(twin: ModuleType, dtype:
         Z^2 =      (3+2-5  2+3-5) = (0  0)          A^2 = (0.5       0.5      )
                    (3-2    2-3  )   (1 -1)                (0.7310586 0.2689414)
 
-    Backward with Y = ((1, 0), (0, 1)), where (the seed's 3.8.1 has a slip, 3.6.1 is right)
+    Backward with Y = ((1, 0), (0, 1)), where (the paper's 3.8.1 has a slip, 3.6.1 is right)
     [delta^2] = (A^2 - Y) . A^2 . (1 - A^2), and 0.7310586 * 0.2689414 = 0.1966119::
 
         [delta^2] = (-0.5 * 0.25             0.5 * 0.25            ) = (-0.125      0.125    )
@@ -195,7 +195,7 @@ N = 6
 
 
 def seed_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Array, Array]:
-    """W^l (n_l x n_{l-1}), b^l, A^0 and Y with an example per column, all as the seed has them."""
+    """W^l (n_l x n_{l-1}), b^l, A^0 and Y with an example per column, all as the paper has them."""
     W = [rng.standard_normal((n, m)) for m, n in itertools.pairwise(SIZES)]
     b = [rng.standard_normal(n) for n in SIZES[1:]]
     return W, b, rng.standard_normal((SIZES[0], N)), rng.uniform(0, 1, (SIZES[-1], N))
@@ -204,7 +204,7 @@ def seed_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Ar
 def vector_form(
     W: list[Array], b: list[Array], a_0: Array, y: Array
 ) -> tuple[list[Array], list[Array], list[Array]]:
-    """Return activations, deltas and gradients of one example by the seed's 2.4, 3.5 and 3.6."""
+    """Return activations, deltas and gradients of one example by the paper's 2.4, 3.5 and 3.6."""
     z_1 = W[0] @ a_0 + b[0]
     a_1 = sigma(z_1)
     z_2 = W[1] @ a_1 + b[1]
@@ -264,7 +264,7 @@ def test_column_major_arrays_of_the_seed_are_the_row_major_arrays_here(dtype: DT
 def test_kernels_work_in_the_seeds_orientation_without_a_copy(
     twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator
 ) -> None:
-    """Column-major outputs are written through `.T`, and follow the seed's matrix equations."""
+    """Column-major outputs are written through `.T`, and follow the paper's matrix equations."""
 
     def column_major(*shape: int) -> Array:
         return np.asfortranarray(rng.standard_normal(shape), dtype)
