@@ -1,6 +1,6 @@
-"""The seed's equations, by numbers worked out on paper, and its two readings of one memory.
+"""The paper's equations, by numbers worked out by hand, and its two readings of one memory.
 
-"Seed" is the paper that the package follows; its section numbers are given. It writes w_{j,i}^l for
+The paper is T. Zollner, "Matrizen in Neuronalen Netzen"; its section numbers are given. It writes w_{j,i}^l for
 the weight from unit j of layer l-1 to unit i of layer l and puts it in row i, column j of W^l; here
 the same number is W[j, i]. Its sums from 0 to n^l run over all units of the layer before.
 """
@@ -194,7 +194,7 @@ SIZES = [5, 4, 3]
 N = 6
 
 
-def seed_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Array, Array]:
+def paper_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Array, Array]:
     """W^l (n_l x n_{l-1}), b^l, A^0 and Y with an example per column, all as the paper has them."""
     W = [rng.standard_normal((n, m)) for m, n in itertools.pairwise(SIZES)]
     b = [rng.standard_normal(n) for n in SIZES[1:]]
@@ -235,7 +235,7 @@ def test_matrix_form_equals_vector_form_of_each_example(
     twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator, at_once: bool
 ) -> None:
     """Section 3.6, an example at a time, against 3.7 and 3.8."""
-    W, b, A_0, Y = seed_network(rng)
+    W, b, A_0, Y = paper_network(rng)
     rows = [np.ascontiguousarray(x.T, dtype) for x in (*W, A_0, Y)]
     W_rows, A_0_rows, Y_rows = rows[:2], rows[2], rows[3]
     b_rows = [b_l.astype(dtype) for b_l in b]
@@ -251,14 +251,14 @@ def test_matrix_form_equals_vector_form_of_each_example(
             close(db[layer], sum(delta_vector[layer] for _, delta_vector, _ in examples))
 
 
-def test_column_major_arrays_of_the_seed_are_the_row_major_arrays_here(dtype: DType) -> None:
+def test_column_major_arrays_of_the_paper_are_the_row_major_arrays_here(dtype: DType) -> None:
     """W^1, n_1 x n_0, column by column, has the bytes of weights[0], n_0 x n_1, row by row."""
-    W_seed = np.asfortranarray(np.arange(12).reshape(4, 3), dtype)
-    W = W_seed.T
+    W_paper = np.asfortranarray(np.arange(12).reshape(4, 3), dtype)
+    W = W_paper.T
     assert W.flags.c_contiguous
-    assert np.shares_memory(W, W_seed)
-    assert W.tobytes() == W_seed.tobytes(order="F")
-    assert W[2, 1] == W_seed[1, 2]
+    assert np.shares_memory(W, W_paper)
+    assert W.tobytes() == W_paper.tobytes(order="F")
+    assert W[2, 1] == W_paper[1, 2]
 
 
 def test_kernels_work_in_the_seeds_orientation_without_a_copy(
