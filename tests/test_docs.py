@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the README run and give what they show."""
+"""The examples in docstrings and in the README run and print what they show."""
 
 import doctest
 import importlib
@@ -19,12 +19,12 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.parametrize("name", ["nncore", *MODULES])
-def test_examples_in_docstrings_give_what_they_show(name: str) -> None:
+def test_examples_in_docstrings_print_what_they_show(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
-def test_examples_in_the_readme_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_in_the_readme_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
