@@ -1,4 +1,4 @@
-"""The extension modules and their table of compiler directives; the rest is in pyproject.toml."""
+"""The extension modules and how to compile them; pyproject.toml has the rest."""
 
 import os
 import re
@@ -43,7 +43,7 @@ if not DEBUG and "-g" not in os.environ.get("CFLAGS", "").split():
 
 
 class BuildExt(build_ext):
-    """Passes FLAGS as the compiler spells them: GCC, Clang and MinGW, or clang-cl on Windows."""
+    """Passes FLAGS to GCC, Clang or MinGW as they are, and to clang-cl in its syntax."""
 
     def build_extensions(self) -> None:
         flags = FLAGS
@@ -63,7 +63,7 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Empties the build directory first: a wheel packs all that it holds, renamed modules too."""
+    """Empties the build directory first: a wheel packs whatever an earlier build left there."""
 
     def run(self) -> None:
         if not self.editable_mode:

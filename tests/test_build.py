@@ -1,4 +1,4 @@
-"""What is installed: the files, and that other Cython modules can use the kernels."""
+"""Builds and installations, and other Cython modules that use the kernels."""
 
 import importlib.util
 import os
@@ -56,7 +56,7 @@ def test_include_directory_holds_the_header() -> None:
 def test_another_cython_module_can_cimport_the_kernels(tmp_path: Path) -> None:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
-        pytest.skip(f"there is no C compiler {compiler}")
+        pytest.skip(f"needs the C compiler {compiler}")
     (tmp_path / "own_loop.pyx").write_text(MODULE)
     (tmp_path / "setup.py").write_text(SETUP)
     build = subprocess.run(
@@ -86,27 +86,24 @@ def test_another_cython_module_can_cimport_the_kernels(tmp_path: Path) -> None:
         own_loop.layer(A, A_prev, W, b[:2])
 
 
-# An import of a copy of the package, with or without the metadata of an installation.
-IMPORT = "import nncore"
-UNINSTALLED = f"""
+HIDE_METADATA = """
 import importlib.metadata
 importlib.metadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))
-{IMPORT}
 """
 
 
 @pytest.mark.parametrize(
     ("code", "left_out"),
-    [(IMPORT, "*.so"), (UNINSTALLED, "")],
+    [("", ("*.so", "*.pyd")), (HIDE_METADATA, ())],
     ids=["not compiled", "not installed"],
 )
 def test_import_without_an_installation_says_what_to_do(
-    tmp_path: Path, code: str, left_out: str
+    tmp_path: Path, code: str, left_out: tuple[str, ...]
 ) -> None:
     package = Path(str(files(nncore)))
-    shutil.copytree(package, tmp_path / "nncore", ignore=shutil.ignore_patterns(left_out, "*.pyd"))
+    shutil.copytree(package, tmp_path / "nncore", ignore=shutil.ignore_patterns(*left_out))
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{code}\nimport nncore"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -125,7 +122,7 @@ def test_a_build_removes_modules_of_an_earlier_one(tmp_path: Path) -> None:
     stale.parent.mkdir(parents=True)
     stale.touch()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "src"):
-        # With the times of modification, so that nothing is cythonized again.
+        # Keep the modification times, so that Cython has nothing to do.
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, tmp_path / name)
     subprocess.run(

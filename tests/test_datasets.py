@@ -22,7 +22,7 @@ IDX_TYPES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0
 
 needs_mnist = pytest.mark.skipif(
     "NNCORE_MNIST" not in os.environ,
-    reason="NNCORE_MNIST names no directory with MNIST's 10,000 test digits",
+    reason="NNCORE_MNIST must name a directory with MNIST's 10,000 test digits",
 )
 
 

@@ -27,7 +27,7 @@ def python_blocks(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["nncore", *MODULES])
-def test_examples_in_docstrings_give_what_they_show(name: str) -> None:
+def test_examples_in_docstrings_print_what_they_show(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 

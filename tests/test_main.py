@@ -24,13 +24,13 @@ from nncore.__main__ import main
 
 needs_mnist = pytest.mark.skipif(
     "NNCORE_MNIST" not in os.environ,
-    reason="NNCORE_MNIST names no directory with MNIST's 10,000 test digits",
+    reason="NNCORE_MNIST must name a directory with MNIST's 10,000 test digits",
 )
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 
 Run = Callable[..., tuple[int, str, str]]
 
-# Python's own reaction to Ctrl-C, which a process in the background does not inherit.
+# Python's handler of Ctrl-C, which a background process does not inherit.
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from nncore.__main__ import main; sys.exit(main())"
@@ -97,7 +97,7 @@ def test_demo_prints_each_epoch_then_accuracy_speed_and_pictures(run: Run) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (["--hidden", "20"], "64-20-10 network"),
         (["--hidden", "20", "15"], "64-20-15-10 network"),
@@ -108,19 +108,19 @@ def test_demo_prints_each_epoch_then_accuracy_speed_and_pictures(run: Run) -> No
         (["--seed", "12"], "test accuracy"),
     ],
 )
-def test_demo_takes_options(run: Run, options: list[str], told: str) -> None:
+def test_demo_takes_options(run: Run, options: list[str], expected: str) -> None:
     status, out, err = run("demo", "--epochs", "1", *options)
     assert (status, err) == (0, "")
-    assert told in out
+    assert expected in out
 
 
-def test_demo_repeats_itself_with_the_same_seed_only(run: Run) -> None:
-    def told(seed: str) -> str:
+def test_demo_prints_the_same_for_the_same_seed_only(run: Run) -> None:
+    def output(seed: str) -> str:
         _, out, _ = run("demo", "--epochs", "2", "--seed", seed)
         return re.sub(r".* examples per second", "", out)
 
-    assert told("3") == told("3")
-    assert told("3") != told("4")
+    assert output("3") == output("3")
+    assert output("3") != output("4")
 
 
 def test_demo_trains_on_idx_files_in_a_directory(run: Run, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_pictures_of_blank_images_are_blank() -> None:
     ],
     ids=" ".join,
 )
-def test_useless_options_give_one_line_and_status_2(run: Run, argv: list[str]) -> None:
+def test_invalid_options_give_one_line_and_status_2(run: Run, argv: list[str]) -> None:
     status, _, err = run(*argv)
     assert status == 2
     assert re.fullmatch(r"nncore( demo)?: error: .+\n", err)
@@ -255,12 +255,12 @@ def test_damaged_data_gives_one_line_and_status_2(
     directory = tmp_path / "digits"
     directory.mkdir()
     write_digits(directory)
-    told = damage(directory)
+    expected = damage(directory)
     status, out, err = run("demo", "--data", str(directory))
     assert (status, out) == (2, "")
     assert err.startswith(f"nncore demo: error: {directory}")
     assert err.count("\n") == 1
-    assert told in err
+    assert expected in err
 
 
 def test_unreadable_file_gives_one_line_and_status_2(
@@ -307,14 +307,14 @@ def test_ctrl_c_ends_the_process_without_a_traceback() -> None:
 
 @needs_posix
 @pytest.mark.parametrize("command", ["demo", "info", "--help"])
-def test_reader_that_has_gone_ends_the_process_without_a_word(command: str) -> None:
+def test_closed_pipe_ends_the_process_without_output(command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
         [sys.executable, "-m", "nncore", command],
         stdout=writer,
         stderr=subprocess.PIPE,
-        # argparse itself passes over an error in printing help, which buffers put off.
+        # With a buffer, since argparse ignores errors when it prints help.
         env={**os.environ, "PYTHONUNBUFFERED": ""},
         check=False,
     )
@@ -323,7 +323,7 @@ def test_reader_that_has_gone_ends_the_process_without_a_word(command: str) -> N
 
 
 @needs_posix
-def test_reader_that_goes_away_meanwhile_ends_the_process_without_a_word() -> None:
+def test_pipe_closed_while_training_ends_the_process_without_output() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "nncore", "demo", "--epochs", "1000000"],
         stdout=subprocess.PIPE,
@@ -421,7 +421,7 @@ def test_info_shows_the_blas_of_scipy_not_that_of_numpy(
         monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda found=found: found)
         assert program._scipy_blas() == expected
         _, out, _ = run("info")
-        assert (expected["version"] if expected else "unknown to threadpoolctl") in out
+        assert (expected["version"] if expected else "not recognised by threadpoolctl") in out
 
 
 def test_info_works_without_proc_cpuinfo(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +446,7 @@ def test_info_works_without_proc_cpuinfo(run: Run, monkeypatch: pytest.MonkeyPat
         ("Sandybridge", "Sandybridge", AVX2),
     ],
 )
-def test_older_kernels_than_the_cpu_has_are_warned_of(
+def test_kernels_older_than_the_cpu_give_a_warning(
     coretype: str, chosen: str, features: list[str]
 ) -> None:
     blas = {**OPENBLAS, "architecture": chosen}
@@ -474,7 +474,7 @@ def test_older_kernels_than_the_cpu_has_are_warned_of(
         ("Haswell", "Haswell", []),
     ],
 )
-def test_matching_kernels_are_no_reason_to_warn(
+def test_matching_kernels_give_no_warning(
     coretype: str | None, chosen: str | None, features: list[str]
 ) -> None:
     blas = {**OPENBLAS, "architecture": chosen}

@@ -1,4 +1,4 @@
-"""The command ``nncore``, also ``python -m nncore``: a demonstration, and the machine's facts."""
+"""The command ``nncore``, also ``python -m nncore``: a demo, and a report about the machine."""
 
 from __future__ import annotations
 
@@ -36,19 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments after the program's name; without it, those of the process.
+        The arguments after the program's name; by default those of the process.
 
     Returns
     -------
     int
-        0; 2 without a command, which prints the help; 130 after Ctrl-C; 141 when the reader of the
-        output has gone.
+        0 on success, 2 without a command, 130 after Ctrl-C, 141 after a broken pipe.
 
     Raises
     ------
     SystemExit
-        Status 2, after one line on standard error: the arguments or the data are of no use.
-        Status 0: ``--help`` or ``--version``.
+        With status 2 and one line on standard error if arguments or data are invalid, with status
+        0 after ``--help`` or ``--version``.
     """
     try:
         try:
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("nncore: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes the output once more at exit, and would complain again.
+        # Otherwise Python's flush at exit would raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
@@ -83,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="train a network on handwritten digits",
-        description="Train a network on handwritten digits: sigmoid units, squared error, plain "
+        description="Train a network on handwritten digits, with sigmoid units, squared error and "
         "mini-batch gradient descent.",
     )
     option = demo.add_argument
@@ -91,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         metavar="DIRECTORY",
         type=Path,
-        help="MNIST's IDX files, to train on instead of the digits in the package",
+        help="directory of MNIST's IDX files; by default the digits in the package",
     )
     option(
         "--hidden",
@@ -127,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_integer(0),
         default=0,
-        help="of the split, the first weights and the shuffling (default: %(default)s)",
+        help="seed of the split, the initial weights and the shuffling (default: %(default)s)",
     )
     option(
         "--dtype",
@@ -140,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info",
         help="print versions, BLAS, threads and CPU features",
-        description="Print what a benchmark or a bug report should say about the machine.",
+        description="Print what to include in a benchmark or a bug report.",
     )
     info.set_defaults(run=_info)
     return parser
@@ -247,14 +246,14 @@ _PICTURE_ROWS, _PICTURE_COLUMNS, _PICTURE_GAP = 8, 16, 4
 def _print_digits(
     title: str, X: Floats, answers: Labels, labels: Labels, which: npt.NDArray[np.intp]
 ) -> None:
-    """Draw as many of the images named by `which` as fit beside each other in the terminal."""
+    """Draw as many of the images `which` as fit side by side in the terminal."""
     side = math.isqrt(X.shape[1])
     width = shutil.get_terminal_size().columns
     which = which[: max(1, (width + _PICTURE_GAP) // (_PICTURE_COLUMNS + _PICTURE_GAP))]
     if side * side != X.shape[1] or len(which) == 0:
         return
     captions = [
-        f"{answers[i]}" if answers[i] == labels[i] else f"{answers[i]}, but is {labels[i]}"
+        f"{answers[i]}" if answers[i] == labels[i] else f"{answers[i]}, correct: {labels[i]}"
         for i in which
     ]
     print(f"\n{title}\n")
@@ -269,10 +268,10 @@ def _pictures(images: Floats) -> list[list[str]]:
         shades.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         shades = " .:+#"
-    # MNIST's digits stand in a broad empty frame, for which a small picture has no room.
+    # Crop the empty frame of MNIST's digits.
     side = images.shape[1]
-    inked = np.argwhere(images.any(axis=0))
-    frame = min(inked.min(), side - 1 - inked.max()) if inked.size else 0
+    ink_at = np.argwhere(images.any(axis=0))
+    frame = min(ink_at.min(), side - 1 - ink_at.max()) if ink_at.size else 0
     images = images[:, frame : side - frame, frame : side - frame]
 
     side = images.shape[1]
@@ -282,7 +281,7 @@ def _pictures(images: Floats) -> list[list[str]]:
 
 
 def _averages(n_cells: int, n_pixels: int) -> Floats:
-    """Return the matrix, n_cells by n_pixels, that averages pixels over cells of equal width."""
+    """Return the n_cells x n_pixels matrix that averages pixels over cells of equal width."""
     edges = np.linspace(0, n_pixels, n_cells + 1)[:, None]
     pixels = np.arange(n_pixels)
     overlaps = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
@@ -291,8 +290,8 @@ def _averages(n_cells: int, n_pixels: int) -> Floats:
 
 # nncore info
 
-# The vector instructions that matter to OpenBLAS on x86, from old to new, and the kernels that use
-# them by the names that OPENBLAS_CORETYPE takes.
+# The vector instructions that OpenBLAS uses on x86, from old to new, and the values of
+# OPENBLAS_CORETYPE that select kernels for each.
 _VECTORS = ("SSE", "AVX", "AVX2", "AVX-512")
 _KERNELS = {
     "SSE": "katmai coppermine northwood banias prescott core2 penryn dunnington nehalem atom nano "
@@ -321,12 +320,12 @@ def _info(_: argparse.Namespace) -> None:
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
         "threadpoolctl": version("threadpoolctl"),
-        "BLAS": "unknown to threadpoolctl",
+        "BLAS": "not recognised by threadpoolctl",
         "CPU": cpu,
         "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
         "CPU threads": f"{os.cpu_count()}, {available_threads()} of them usable by this process",
-        "kernels": f"{KERNELS}, out of {', '.join(available())}",
-        "environment": " ".join(settings) or "no variable that steers kernels or threads",
+        "kernels": f"{KERNELS}, available: {', '.join(available())}",
+        "environment": " ".join(settings) or "no variables that affect kernels or threads",
     }
     if blas is not None:
         facts["BLAS"] = (
@@ -341,11 +340,11 @@ def _info(_: argparse.Namespace) -> None:
 
 
 def _scipy_blas() -> dict[str, Any] | None:
-    """Return threadpoolctl's entry for the BLAS behind scipy.linalg.cython_blas."""
+    """Return threadpoolctl's entry for the BLAS that scipy.linalg.cython_blas calls."""
     libraries = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
 
-    def brought_by(module: Any) -> list[dict[str, Any]]:
-        # A wheel brings its own BLAS, in the package or in a directory next to it.
+    def bundled_with(module: Any) -> list[dict[str, Any]]:
+        # A wheel contains its BLAS, in the package or in a directory next to it.
         package = Path(module.__file__).resolve().parent
         places = (package, package.with_name(f"{package.name}.libs"))
         return [
@@ -354,17 +353,17 @@ def _scipy_blas() -> dict[str, Any] | None:
             if any(Path(library["filepath"]).resolve().is_relative_to(place) for place in places)
         ]
 
-    numpys = brought_by(np)
+    numpys = bundled_with(np)
     others = [library for library in libraries if library not in numpys]
-    return next(iter(brought_by(scipy) or others), None)
+    return next(iter(bundled_with(scipy) or others), None)
 
 
-# Names of /proc/cpuinfo and of NumPy that have to do with floating-point vectors.
+# The CPU features that concern floating-point vectors, as /proc/cpuinfo and NumPy name them.
 _ARITHMETIC = re.compile(r"sse4|avx|fma|f16c|amx|neon|asimd|sve|sme\d?$|vsx|vxe?2?$|rvv|lsx")
 
 
 def _cpu() -> tuple[str, list[str]]:
-    """Return the CPU's name and the names of its features; none where they cannot be found out."""
+    """Return the CPU's name and the names of its features, as far as they are known."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -376,7 +375,7 @@ def _cpu() -> tuple[str, list[str]]:
     name = cpuinfo.get("model name") or platform.processor() or platform.machine()
     features = cpuinfo.get("flags") or cpuinfo.get("features")
     if features is None:
-        # Not public, but what numpy.show_runtime prints, and the only source on other systems.
+        # Not public, but numpy.show_runtime prints it, and other systems have no other source.
         module = sys.modules.get("numpy._core._multiarray_umath")
         found: dict[str, bool] = getattr(module, "__cpu_features__", {})
         features = " ".join(feature.lower() for feature, present in found.items() if present)
@@ -386,10 +385,10 @@ def _cpu() -> tuple[str, list[str]]:
 def _coretype_warning(
     coretype: str | None, blas: dict[str, Any] | None, features: Sequence[str]
 ) -> str | None:
-    """Return what to say when OPENBLAS_CORETYPE forces older kernels than the CPU has."""
+    """Return a warning if OPENBLAS_CORETYPE forces older kernels than the CPU supports."""
     if not coretype or blas is None or blas["internal_api"] != "openblas":
         return None
-    # OpenBLAS itself asks for avx512vl, as its kernels need more than avx512f.
+    # Like OpenBLAS, which requires avx512vl, since its kernels need more than avx512f.
     names = {"avx": "AVX", "avx2": "AVX2", "avx512vl": "AVX-512"}
     best = max((names[f] for f in features if f in names), key=_VECTORS.index, default="SSE")
     chosen = str(blas.get("architecture"))
@@ -397,7 +396,7 @@ def _coretype_warning(
         if chosen.lower() in kernels.split() and _VECTORS.index(vectors) < _VECTORS.index(best):
             return (
                 f"OPENBLAS_CORETYPE={coretype} makes BLAS use its {chosen} kernels ({vectors}), "
-                f"but this CPU has {best}: unset it for full speed"
+                f"but this CPU supports {best}: unset it for full speed"
             )
     return None
 

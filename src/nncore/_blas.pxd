@@ -1,8 +1,8 @@
-"""The three products of a step over SciPy's BLAS.
+"""The three matrix products of a step, computed by SciPy's BLAS.
 
-BLAS reads matrices column by column, so that an array of shape (N, n) in C order is to it the
-n x N matrix of the equations, an example per column: nothing is ever transposed in memory.
-This is the only file that knows it.
+BLAS expects column-major matrices. It reads a row-major array of shape (N, n) as the n x N matrix
+of the equations, with an example per column, so no array is ever transposed in memory. Only this
+file depends on that.
 """
 
 from cython cimport floating
@@ -16,7 +16,7 @@ cdef extern from *:
     """
     ctypedef int blas_int "NNCORE_BLAS_INT"
 
-# SciPy may be built with 64-bit integers here; setup.py finds out and defines NNCORE_BLAS_INT.
+# SciPy may use 64-bit integers; setup.py reads its declarations and defines NNCORE_BLAS_INT.
 ctypedef void (*sgemm_t)(
     char *, char *, blas_int *, blas_int *, blas_int *, float *, float *, blas_int *,
     float *, blas_int *, float *, float *, blas_int *) noexcept nogil
@@ -30,12 +30,12 @@ cdef inline void gemm(
     floating alpha, const floating *a, Py_ssize_t lda, const floating *b, Py_ssize_t ldb,
     floating beta, floating *c, Py_ssize_t ldc,
 ) noexcept nogil:
-    """C <- alpha op(A) op(B) + beta C for column-major C, m x n, with k the inner dimension."""
+    """C <- alpha op(A) op(B) + beta C for a column-major m x n matrix C and inner dimension k."""
     cdef:
         blas_int m_ = <blas_int> m
         blas_int n_ = <blas_int> n
         blas_int k_ = <blas_int> k
-        # BLAS wants leading dimensions of at least 1, for empty matrices too.
+        # BLAS requires leading dimensions of at least 1, even for empty matrices.
         blas_int lda_ = <blas_int> max(lda, 1)
         blas_int ldb_ = <blas_int> max(ldb, 1)
         blas_int ldc_ = <blas_int> max(ldc, 1)
@@ -69,5 +69,5 @@ cdef inline void gradient_product(
     floating *dW, const floating *delta, const floating *A_prev, floating scale, floating beta,
     Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n, Py_ssize_t A_stride,
 ) noexcept nogil:
-    """dW <- scale delta A_prev^T + beta dW, as in (5), with A_prev's rows A_stride apart."""
+    """dW <- scale delta A_prev^T + beta dW, the product of (5); A_stride is A_prev's row stride."""
     gemm(c'N', c'T', n, n_prev, N, scale, delta, n, A_prev, A_stride, beta, dW, n)

@@ -1,7 +1,7 @@
-"""The forward pass (1) of a few examples over plain arrays, for calls that take microseconds.
+"""The forward pass (1) of a few examples over row-major arrays, for calls that take microseconds.
 
-Nothing is packed, no memory is kept and no thread is started. Every sum is formed in the order in
-which the tiles form it, so that a row's outputs do not depend on the rows beside it.
+It packs nothing, keeps no memory and starts no thread. It adds in the same order as the tiles, so
+a row's outputs do not depend on the other rows of the call.
 """
 
 cimport numpy as cnp
@@ -15,13 +15,13 @@ import numpy as np
 
 cnp.import_array()
 
-# With more rows it pays to lay the weights out in panels; so it does with more than a pair of them
-# if the weights, which are read once per pair, take more than these bytes.
+# With more rows, packing the weights in panels pays off. The weights are read once per pair of
+# rows, so with weights of more bytes than this it pays off from the second pair on.
 cdef enum:
     MOST_ROWS = 16
     MOST_BYTES = 524_288
 
-# From so many multiplications on, other Python threads may run meanwhile.
+# Release the GIL from this number of multiplications on.
 cdef enum:
     LONG_WORK = 100_000
 
@@ -30,19 +30,19 @@ cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
     Activation activation
-    # In bytes.
+    # Offsets in bytes.
     Py_ssize_t W
     Py_ssize_t b
 
 
 cdef class ForwardPass:
-    """A network's layers, ready to be gone through.
+    """The forward pass of one network.
 
     Parameters
     ----------
     architecture : Architecture
     parameters : ndarray of shape (n_parameters,)
-        The network's flat vector, read anew in every call.
+        The network's flat vector, read in every call.
     """
 
     cdef:
@@ -70,10 +70,10 @@ cdef class ForwardPass:
             self.layers[l] = Layer(n_prev, n, activation, W * self.size, b * self.size)
 
     def predict(self, X):
-        """Return the outputs for X, or None if it is not what this takes.
+        """Return the outputs for X, or None if X does not qualify.
 
-        That is a plain array of few rows in C order and the network's dtype, of the right shape and
-        finite.
+        X must be a finite row-major array of the network's dtype with the right number of columns
+        and few rows.
         """
         cdef:
             cnp.ndarray array, outputs
@@ -102,11 +102,11 @@ cdef class ForwardPass:
 
         shape[0], shape[1] = n_rows, self.n_out
         outputs = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
-        # Layers are read from one half and written to the other.
+        # Layers read from one half and write to the other.
         memory = <char *> PyMem_Malloc(2 * n_rows * self.widest * self.size)
         if memory == NULL:
             raise MemoryError()
-        # As in a step, so that the outputs are the same.
+        # A session does the same, so the outputs are the same.
         mode = nncore_flush_subnormals()
         if n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
             self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)

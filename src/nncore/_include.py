@@ -1,4 +1,4 @@
-"""Where the C headers lie."""
+"""The directory of the C headers."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ __all__ = ["get_include"]
 
 
 def get_include() -> str:
-    """Return the directory of the header that a Cython module compiles with to cimport the kernels.
+    """Return the include directory for Cython modules that cimport the kernels.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """The kernels for other Cython modules: `from nncore._kernels cimport forward`.
 
-All are nogil; they check shapes, raise ValueError, and allocate nothing. Compile with
+They release the GIL, check shapes, raise ValueError and allocate nothing. Compile with
 nncore.get_include() among the include directories.
 """
 
@@ -80,7 +80,7 @@ cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil
 
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil
 
-# For nncore's own modules: the C functions for double or for float, with tiles and with BLAS.
+# For nncore's own modules: the tables of C functions for double or float, on tiles and on BLAS.
 from nncore._tables cimport nncore_kernels
 
 cdef const nncore_kernels *tables(bint double_precision) noexcept nogil

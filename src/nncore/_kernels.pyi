@@ -1,4 +1,4 @@
-"""The compiled kernels' types; nncore.reference says what each computes."""
+"""The types of the compiled kernels, which nncore.reference specifies."""
 
 from typing import Literal, TypeVar
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .enums import Activation, Loss
 
-# All the arrays of a call have one of the two types.
+# All arrays of a call have the same type.
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]

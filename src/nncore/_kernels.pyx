@@ -1,9 +1,9 @@
-"""The compiled kernels, in the order of the data's way: functions over plain arrays, for loops of
-one's own, whose NumPy twins in ``nncore.reference`` are their specification.
+"""The compiled kernels over row-major arrays, in the order of equations (1) to (6).
 
-Those on arrays check shapes; an underscore marks the same kernel on addresses, which trusts its
-arguments. BLAS forms the products; what surrounds them is C over vectors of the widest instruction
-set here. ``nncore._step`` runs whole steps, on BLAS or on tiles of our own.
+Use them in custom training loops. ``nncore.reference`` specifies them in NumPy. Public kernels take
+arrays and check their shapes; the underscored ones take addresses and check nothing. BLAS computes
+the products, and C code with the widest vectors of this machine everything around them.
+``nncore._step`` runs whole steps instead.
 """
 
 from cython cimport floating
@@ -19,13 +19,13 @@ from nncore.architecture import OUTPUT_ACTIVATIONS as _OUTPUT_ACTIVATIONS
 
 
 def available():
-    """Return the names that NNCORE_KERNELS may have on this machine, the widest vectors last."""
+    """Return the values that NNCORE_KERNELS may have on this machine, the widest vectors last."""
     names = ("baseline", "neon", "avx2", "avx512")
     return ["blas", *(name for name in names if nncore_supports(name.encode()))]
 
 
-# What `Network` computes with: NNCORE_KERNELS, or the widest vectors here. "blas" forms the
-# products in BLAS, with the widest vectors around them.
+# The kernels of `Network`: NNCORE_KERNELS, by default the widest vectors of this machine. "blas"
+# computes the products in BLAS and everything else with the widest vectors.
 *_, _widest = available()
 KERNELS = os.environ.get("NNCORE_KERNELS") or _widest
 if KERNELS not in available():
@@ -44,7 +44,7 @@ cdef inline const nncore_kernels *elementwise(const floating *_) noexcept nogil:
     return nncore_f32 if floating is float else nncore_f64
 
 
-# Addresses of arrays, empty ones included.
+# The address of an array's first element, NULL for an empty array.
 
 cdef inline const floating *vector(const floating[::1] x) noexcept nogil:
     return &x[0] if x.shape[0] else NULL
@@ -117,7 +117,7 @@ cdef inline void _gradient_descent(
     _gradient(W, b, delta, A_prev, -step_size, 1 - decay, 1, N, n_prev, n)
 
 
-# The kernels on arrays. Activation and Loss come as integers, so that one out of range is seen.
+# The kernels on arrays. Activation and Loss are integers here, so that the range can be checked.
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
@@ -145,7 +145,7 @@ cpdef int dropout(
     floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
     unsigned long long l, unsigned long long first_example=0,
 ) except -1 nogil:
-    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
+    """Set the units of layer l that the step drops to 0, and divide the others by 1 - rate.
 
     Row i is example first_example + i of the batch.
     """
@@ -164,7 +164,7 @@ cpdef int dropout_derivative(
     unsigned long long step, unsigned long long l, unsigned long long first_example,
     Py_ssize_t activation,
 ) except -1 nogil:
-    """The second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units."""
+    """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units."""
     if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
             or not 0 <= activation < <Py_ssize_t> SOFTMAX):
         with gil:
@@ -181,7 +181,7 @@ cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
     Py_ssize_t loss,
 ) except? -1 nogil:
-    """(2): the sum, over the examples, of weight times loss; sample_weight may be None."""
+    """(2): the sum of weight times loss over the examples; sample_weight may be None."""
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
@@ -200,7 +200,7 @@ cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
 ) except -1 nogil:
-    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight."""
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs."""
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
@@ -332,12 +332,12 @@ cdef int check_lengths(
 
 
 cpdef double square_sum(const floating[::1] x) except? -1 nogil:
-    """Return Σ x², each element's square rounded to the type, most of the sum in double."""
+    """Return Σ x², with each square rounded to the type and most of the sum in double."""
     return elementwise(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
 
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:
-    """Write eˣ to out, at most 2 units in the last place off."""
+    """Write eˣ to out, with an error of at most 2 units in the last place."""
     check_lengths(out, x, x, x)
     elementwise(vector(x)).map(<void *> vector(out), vector(x), NNCORE_EXP, x.shape[0])
     return 0
@@ -351,11 +351,11 @@ cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil:
 
 
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil:
-    """Return the index of the first element that is not within ±limit, or the length."""
+    """Return the index of the first element outside ±limit, or the length."""
     return elementwise(vector(x)).first_beyond(vector(x), limit, x.shape[0])
 
 
-# BLAS as a table of kernels, for steps: its panels are as wide as the layer.
+# The table of kernels for steps on BLAS. A layer is a single panel there, a row-major array.
 
 cdef void _blas_forward(
     floating *A, const floating *A_prev, Py_ssize_t A_stride, const floating *W,

@@ -1,4 +1,4 @@
-"""The C core's interface, csrc/nncore.h and csrc/team.h, where each function is described."""
+"""The interface of the C core. The headers in csrc describe each function."""
 
 from libc.stdint cimport uint64_t
 

@@ -1,4 +1,4 @@
-"""Handwritten digits to train on: the set inside the package, and files in MNIST's IDX format."""
+"""Handwritten digits: the data set in the package, and files in MNIST's IDX format."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 
 def load_digits() -> tuple[Images, Labels]:
     """Load the 1797 handwritten digits that ship with the package.
 
-    They are the test part of the UCI *Optical Recognition of Handwritten Digits*, in its original
-    order. Neighbouring examples come from the same writer, so shuffle them before a split.
+    They are the test set of the UCI *Optical Recognition of Handwritten Digits* in its original
+    order. Consecutive examples come from the same writer, so shuffle them before splitting.
 
     Returns
     -------
     images : ndarray of float32, shape (1797, 64)
-        An 8 x 8 image per row, the rows of an image one after the other. Pixels are multiples of
-        1/16, from 0 (paper) to 1 (ink).
+        A flattened 8 x 8 image per row. Pixels are multiples of 1/16, from 0 (paper) to 1 (ink).
     labels : ndarray of int64, shape (1797,)
         The digit that each image shows, 0 to 9.
 
@@ -61,26 +60,25 @@ def load_digits() -> tuple[Images, Labels]:
 def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read an IDX file, the format of MNIST.
 
-    The file may be compressed with gzip; its content tells, not its name.
+    The file may be compressed with gzip, whatever its name.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
 
     Returns
     -------
     ndarray
-        The items in the shape and type that the file's header names: uint8, int8, int16, int32,
-        float32 or float64, in the machine's byte order. The array is writable and shares nothing.
+        A new array with the shape and type in the file's header: uint8, int8, int16, int32,
+        float32 or float64, in native byte order.
 
     Raises
     ------
     OSError
         The file cannot be read.
     ValueError
-        The file is damaged, cut short or too long, or is no IDX file. The message names the file,
-        what was got and what was expected.
+        The file is damaged, too short, too long, or not an IDX file. The message names the file,
+        what it holds and what was expected.
 
     Examples
     --------
@@ -98,7 +96,7 @@ def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             data = gzip.decompress(data)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(
-                f"{path}: got damaged or truncated gzip data ({error}), expected a whole gzip file"
+                f"{path}: got damaged or truncated gzip data ({error}), expected a gzip file"
             ) from error
 
     if len(data) < 4 or data[:2] != b"\0\0":
@@ -118,19 +116,19 @@ def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             f"of an IDX header with {ndim} dimensions"
         )
     shape = np.frombuffer(data, ">u4", ndim, offset=4).tolist()
-    # Python's integers: a damaged header may well promise more than 64 bits can count.
+    # In Python's integers, since a damaged header may overflow 64 bits.
     n_bytes = math.prod(shape) * stored.itemsize
     if len(data) - start != n_bytes:
-        promised = " x ".join(map(str, shape))
+        expected = " x ".join(map(str, shape))
         raise ValueError(
             f"{path}: got {len(data) - start} bytes of IDX items, expected {n_bytes} "
-            f"({promised} items of {stored.itemsize} bytes)"
+            f"({expected} items of {stored.itemsize} bytes)"
         )
     try:
         items = np.frombuffer(data, stored, offset=start).reshape(shape)
     except ValueError as error:
         raise ValueError(
-            f"{path}: got IDX dimensions {shape}, expected some that an array can have ({error})"
+            f"{path}: got IDX dimensions {shape}, expected those of an array ({error})"
         ) from error
     return items.astype(stored.newbyteorder("="))
 
@@ -140,30 +138,30 @@ def load_mnist(
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
     """Load handwritten digits from a directory of files in MNIST's format.
 
-    The directory holds either the one pair ``images-idx3-ubyte`` and ``labels-idx1-ubyte``, whose
-    first 80 % become the training examples and whose last 20 % the test examples; or the four
-    files of the original, ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
-    ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, which bring their own split. Where
-    both are present, the one pair is read. Each file may be compressed with gzip and end in
-    ``.gz``, and a dot may stand before ``idx`` instead of the dash.
+    The directory holds either the pair ``images-idx3-ubyte`` and ``labels-idx1-ubyte``, of which
+    the first 80 % become the training set and the last 20 % the test set, or MNIST's four files
+    ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+    ``t10k-labels-idx1-ubyte`` with their split. If both are present, the pair is used. Each file
+    may be compressed with gzip and end in ``.gz``, and may have a dot instead of the dash before
+    ``idx``.
 
     Parameters
     ----------
     directory : str or path-like
-        Where the files are.
+        The directory of the files.
 
     Returns
     -------
     (train_images, train_labels), (test_images, test_labels)
-        Images are float32, shape (n_samples, n_pixels), an image per row, pixels from 0 to 1 (a
-        stored 255). Labels are int64, shape (n_samples,), 0 to 9.
+        Images are float32 of shape (n_samples, n_pixels), with an image per row and pixels scaled
+        from 0...255 to 0...1. Labels are int64 of shape (n_samples,), from 0 to 9.
 
     Raises
     ------
     OSError
         The directory or one of its files is missing or cannot be read.
     ValueError
-        A file is damaged, or the files do not match. The message names the file, what was got and
+        A file is damaged, or the files do not match. The message names the file, what it holds and
         what was expected.
 
     Examples

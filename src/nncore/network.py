@@ -1,4 +1,4 @@
-"""The network: an architecture with its parameters, and the equations (1) to (6) on them."""
+"""A network: an architecture, its parameters, and equations (1) to (6) on them."""
 
 from __future__ import annotations
 
@@ -41,24 +41,25 @@ _BLAS = KERNELS == "blas"
 # Sessions with larger workspaces, in bytes, are not kept for the next call.
 _MOST_IDLE = 64 << 20
 
-# A step multiplies about this many times as much as a forward pass.
+# A step takes about this many times as many multiplications as a forward pass.
 _STEP_WORK = 3
 
 
 class Network(Strict):
     """A fully connected network of layers 1, ..., L.
 
-    Layer l computes A^l = σ(A^{l-1} W^l + b^l), equation (1), for a batch with an example per row.
+    Layer l computes A^l = σ(A^{l-1} W^l + b^l), equation (1), for a batch with one example per row.
 
     Parameters
     ----------
     sizes : sequence of int
-        n_0, n_1, ..., n_L: the number of inputs, then the units of each layer.
+        n_0, n_1, ..., n_L: the number of inputs, then of the units of each layer.
     activation : str or sequence of L str, default "sigmoid"
-        σ of all layers or of each: "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu"
-        (α = 1), "softplus", "exponential", "identity", and "softmax" for the output layer.
+        σ, one name for all layers or one per layer: "sigmoid", "tanh", "relu", "leaky_relu" (slope
+        0.01), "elu" (α = 1), "softplus", "exponential", "identity", and "softmax" for the output
+        layer.
     loss : str, default "squared_error"
-        Summed over the outputs, averaged over the examples: "squared_error",
+        Summed over outputs, averaged over examples: "squared_error",
         ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
         and r - ½ beyond, with any output but softmax; "poisson", half the deviance,
         Σ y ln(y/a) - y + a, with exponential outputs; "binary_cross_entropy",
@@ -66,19 +67,19 @@ class Network(Strict):
         softmax outputs. Probabilities are clipped to [eps, 1 - eps], the dtype's eps, before the
         logarithm.
     dtype : {"float32", "float64"}, default "float32"
-        The type of parameters and of all arithmetic.
+        The type of the parameters and of all arithmetic.
     init : str, default "glorot_uniform"
         "glorot_uniform", "glorot_normal" (variance 2/(n_{l-1} + n_l)), "he_uniform", "he_normal"
         (variance 2/n_{l-1}), each with biases 0, or "normal": N(0, 1) for weights and biases.
     seed : None, int or numpy.random.Generator
-        Where the initial parameters are drawn from. The same seed gives the same parameters, up
-        to rounding, in both dtypes.
+        The source of the initial parameters. The same seed gives the same parameters, up to
+        rounding, in both dtypes.
 
     Attributes
     ----------
     sizes : tuple of int
     activation : tuple of str
-        One for each of the layers 1, ..., L.
+        One name for each of the layers 1, ..., L.
     loss : str
     dtype : numpy.dtype
     weights : tuple of ndarray
@@ -89,7 +90,7 @@ class Network(Strict):
     Raises
     ------
     TypeError, ValueError
-        An argument has the wrong type, is unknown, or loss and output layer do not fit.
+        An argument has the wrong type, a name is unknown, or loss and output layer do not fit.
 
     References
     ----------
@@ -128,25 +129,25 @@ class Network(Strict):
             b[...] = draw(rng, 1, b.size)[0] if init == "normal" else 0
 
     def _set_up(self, architecture: Architecture) -> None:
-        """Set everything but the values of the parameters, which are 0."""
+        """Set all attributes, with parameters of 0."""
         self._architecture = architecture
         self._vector = FlatVector.zeros(architecture)
         self._weights, self._biases = architecture.views(self._vector.array)
         self._forward_pass = ForwardPass(architecture, self._vector.array)
-        # Sessions that no call uses, the last used first. A deque's methods are atomic, so no
-        # session is ever lent twice.
+        # Unused sessions, the most recent first. A deque's methods are atomic, so no two calls
+        # get the same session.
         self._idle: deque[Session] = deque(maxlen=2)
 
     @classmethod
     def from_architecture(cls, architecture: Architecture) -> Network:
-        """Return a network of the architecture whose parameters are all 0."""
+        """Return a network of the architecture with parameters of 0."""
         network = cls.__new__(cls)
         network._set_up(architecture)
         return network
 
     @property
     def architecture(self) -> Architecture:
-        """Sizes, activations, loss and dtype in one immutable value."""
+        """Sizes, activations, loss and dtype as one immutable value."""
         return self._architecture
 
     @property
@@ -177,9 +178,9 @@ class Network(Strict):
 
     @property
     def parameters(self) -> Array:
-        """All parameters in one flat vector, W^1, b^1, W^2, b^2, ...; writing changes the network.
+        """The flat vector of all parameters, W^1, b^1, W^2, b^2, ...; writing changes the network.
 
-        Assigning to the attribute copies the values in.
+        Assigning to the attribute copies the values.
         """
         return self._vector.share()
 
@@ -227,7 +228,7 @@ class Network(Strict):
         self._vector.write(values)
 
     def equals(self, other: Network) -> bool:
-        """Return whether `other` has the same architecture and bitwise the same parameters.
+        """Return whether `other` has the same architecture and bitwise equal parameters.
 
         ``==`` compares identity.
         """
@@ -240,21 +241,21 @@ class Network(Strict):
     def session(
         self, n_examples: int, *, batch_size: int = 0, n_threads: int | None = None
     ) -> Session:
-        """Return a session for a call on so many examples, for training loops of other modules.
+        """Return a session, the interface for other training loops.
 
         Parameters
         ----------
         n_examples : int
-            In all steps of the call; decides with `batch_size` how many threads pay.
+            The examples of all steps; with `batch_size` it determines the default of `n_threads`.
         batch_size : int, default 0
-            The most examples of a step; 0 for outputs and losses alone.
+            The largest batch; 0 if only outputs and losses are computed.
         n_threads : int, optional
             As in `fit`.
 
         Returns
         -------
         Session
-            For use in a ``with`` statement. Calls in several threads get one each.
+            For a ``with`` statement. Concurrent calls get different sessions.
         """
         one = self._architecture.n_parameters * (_STEP_WORK if batch_size else 1)
         team = as_n_threads(n_threads, (batch_size or n_examples) * one, n_examples * one)
@@ -303,7 +304,7 @@ class Network(Strict):
         Raises
         ------
         TypeError, ValueError
-            X is not a finite array of numbers of that shape.
+            X is not a finite array of numbers of this shape.
         """
         if n_threads is not None:
             as_n_threads(n_threads, 0, 0)
@@ -316,7 +317,7 @@ class Network(Strict):
         X: npt.ArrayLike,
         n_threads: int | None = None,
     ) -> Any:
-        """Return what a session computes for X, which it checks row by row."""
+        """Return the result of a session's method for X, whose rows the method checks."""
         architecture = self._architecture
         inputs = as_matrix("X", X, architecture.sizes[0], architecture.dtype, unread=True)
         with self.session(len(inputs), n_threads=n_threads) as session:
@@ -335,12 +336,12 @@ class Network(Strict):
 
         Returns
         -------
-        list of L ndarray, that of layer l of shape (n_samples, n_l)
+        list of L ndarray of shape (n_samples, n_l)
 
         Raises
         ------
         TypeError, ValueError
-            X is not a finite array of numbers of that shape.
+            X is not a finite array of numbers of this shape.
         """
         outputs: list[Array] = self._forward(Session.layer_outputs, X)
         return outputs
@@ -359,10 +360,10 @@ class Network(Strict):
         ----------
         X : array_like of shape (n_samples, n_0)
         Y : array_like of shape (n_samples, n_L)
-            (n_samples,) will do where n_L = 1; with the loss "cross_entropy" also a vector of
+            Or of shape (n_samples,) if n_L = 1, or, for the loss "cross_entropy", a vector of
             integer class indices.
         sample_weight : array_like of shape (n_samples,), optional
-            Weighs each example's term; the mean is over the sum of the weights.
+            The weight of each example's loss; the mean divides by the sum of the weights.
         n_threads : int, optional
             As in `fit`.
 
@@ -390,7 +391,7 @@ class Network(Strict):
         sample_weight: npt.ArrayLike | None = None,
         n_threads: int | None = None,
     ) -> Array:
-        """Return the gradient of the mean loss by the parameters, equations (3) to (5).
+        """Return the gradient of the mean loss, equations (3) to (5).
 
         Parameters
         ----------
@@ -405,7 +406,7 @@ class Network(Strict):
         Returns
         -------
         ndarray of shape (n_parameters,)
-            In the layout of `parameters`.
+            In the layout of `parameters`, without L2 terms.
 
         Raises
         ------
@@ -428,7 +429,7 @@ class Network(Strict):
         sample_weight: npt.ArrayLike | None = None,
         n_threads: int | None = None,
     ) -> float:
-        """Make one step with all the examples as its batch, equations (1) to (6).
+        """Make one step with all examples as its batch, equations (1) to (6).
 
         Parameters
         ----------
@@ -436,7 +437,7 @@ class Network(Strict):
         Y : array_like of shape (n_samples, n_L)
             As in `evaluate`.
         optimizer : Optimizer
-            An instance, which keeps its state from call to call.
+            An instance; it keeps its state from call to call.
         sample_weight : array_like of shape (n_samples,), optional
             As in `evaluate`.
         n_threads : int, optional
@@ -453,7 +454,8 @@ class Network(Strict):
             An argument is not a finite array of numbers of its shape, or the optimizer belongs to
             a network of another shape.
         DivergenceError
-            The loss is not finite; the network is then unchanged.
+            The loss, a parameter or the optimizer's state is not finite; network and optimizer are
+            unchanged.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
@@ -493,50 +495,49 @@ class Network(Strict):
         verbose: bool = False,
         n_threads: int | None = None,
     ) -> History:
-        """Train by mini-batch gradient descent, equations (1) to (6), from where the network is.
+        """Train by mini-batch gradient descent, equations (1) to (6), from the current parameters.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_0)
-            Other number types, orders and strides are converted once. A `numpy.memmap` of the
-            network's dtype is never read as a whole: only the rows of the current batch are, and
-            NaN shows in the loss.
+            Arrays of other number types, orders and strides are converted once. A `numpy.memmap`
+            of the network's dtype is never read as a whole but batch by batch, and NaN in it shows
+            in the loss.
         Y : array_like of shape (n_samples, n_L)
             As in `evaluate`.
         epochs : int, default 1
-            How often the examples are gone through.
+            The number of passes over the examples.
         batch_size : int, default 32
-            N, the examples per step; the last batch of an epoch may be shorter, and is averaged
-            over its own number.
+            N, the examples per step. The last batch of an epoch may be shorter; its mean is over
+            the examples that it has.
         optimizer : Optimizer or {"adam", "sgd"}, default "adam"
-            An instance, whose state is kept from call to call, or a name for a new one with its
-            defaults.
+            An instance, which keeps its state from call to call, or the name of a new one with
+            default coefficients.
         shuffle : bool, default True
-            Whether each epoch goes through the examples in a new order.
+            Whether to draw a new order of the examples for each epoch.
         seed : None, int or numpy.random.Generator
-            Where the orders are drawn from. The same seed, data, wheel and machine give the same
-            bits.
+            The source of the orders and of dropout. The same seed, data, wheel and machine give
+            the same bits.
         sample_weight : array_like of shape (n_samples,), optional
-            Weighs each example's term; means are over the sum of the weights. A batch whose
-            weights are all 0 makes no step. A weight of less than 2^-100 of the largest, in float64
+            The weight of each example's loss; means divide by the sum of the weights. A batch
+            whose weights are all 0 makes no step. A weight below 2^-100 of the largest, in float64
             2^-900, counts as 0.
         validation_data : (X, Y) or (X, Y, sample_weight), optional
-            Examples whose mean loss is computed after each epoch.
+            Examples for the validation loss after each epoch.
         dropout : float or sequence of float, default 0
-            The share of a hidden layer's units that each step leaves out, for all layers or for
-            each, in [0, 1); the others are divided by 1 - dropout.
+            The share of units that each step drops, in [0, 1), for all hidden layers or one per
+            hidden layer. The outputs of the other units are divided by 1 - dropout.
         gradient_clipping : float, optional
-            The largest Euclidean norm of a step's gradient, L2 terms included; one above it is
-            scaled to it.
+            The largest Euclidean norm of a step's gradient, L2 terms included; longer gradients
+            are scaled to it.
         callbacks : sequence of callables
-            Each is called after each epoch with an `EpochEnd`; if one returns True, training
-            stops after that epoch.
+            Called with an `EpochEnd` after each epoch; if one returns True, training stops.
         verbose : bool, default False
             Whether to print a line after each epoch.
         n_threads : int, optional
-            How many threads work on a step; the result is the same to the last bit for any
-            number. By default as many as gain by it: one where a step is small, and never more
-            than the affinity mask, a cgroup's limit and ``OMP_NUM_THREADS`` allow. At most 1024.
+            The number of threads, at most 1024; results do not depend on it. By default as many as
+            make the call faster, a single one for small steps, but not more than the affinity mask,
+            the cgroup and ``OMP_NUM_THREADS`` allow. An explicit number is used as given.
 
         Returns
         -------
@@ -546,12 +547,12 @@ class Network(Strict):
         Raises
         ------
         TypeError, ValueError
-            An argument is wrong; nothing has changed.
+            An argument is invalid; nothing has changed.
         DivergenceError
-            The loss became NaN or infinite; network and optimizer are back at the end of the last
-            finite epoch.
+            The loss, a parameter or the optimizer's state became NaN or infinite. Network and
+            optimizer are restored to the end of the last finite epoch.
         KeyboardInterrupt
-            Ctrl-C was pressed; the network is as after the last whole step.
+            Ctrl-C was pressed. Network and optimizer are as after the last complete step.
 
         Examples
         --------
@@ -620,18 +621,18 @@ class Network(Strict):
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a callback receives after an epoch.
+    """The argument of a callback, created after each epoch.
 
     Attributes
     ----------
     epoch : int
         Counted from 1 in each call of `Network.fit`.
     loss : float
-        The mean loss of the epoch's examples, each before the step that it took part in.
+        The mean loss of the epoch's examples, each computed just before its step.
     validation_loss : float or None
         The mean loss of the validation data after the epoch.
     seconds : float
-        The time that the epoch's steps took.
+        The duration of the epoch's steps.
     network : Network
     """
 
@@ -647,7 +648,7 @@ Callback = Callable[[EpochEnd], object]
 
 @dataclass
 class History:
-    """Losses and times of a call of `Network.fit`, an entry per epoch.
+    """Losses and times of a call of `Network.fit`, with an entry per epoch.
 
     Attributes
     ----------
@@ -686,7 +687,7 @@ def _step_options(
             raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
     if not any(rates):
         return StepOptions(max_norm)
-    # Without dropout only orders are drawn from the generator.
+    # Without dropout the generator draws only orders.
     return StepOptions(max_norm, rates, int(rng.integers(2**63)))
 
 

@@ -1,4 +1,4 @@
-"""Optimizers: each turns a gradient into a step, equation (6), and owns its state."""
+"""Optimizers turn a gradient into a step, equation (6), and own their state."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MOST_STEPS = 2**62
 
 @dataclass(frozen=True)
 class Rule:
-    """The form of (6) with its coefficients: what the compiled step needs from an optimizer.
+    """The form of (6) and its coefficients, which the compiled step needs from an optimizer.
 
-    The L2 term of the weights comes in two forms. `weight_decay` λ adds λ W to the mean gradient of
-    every batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α / N to the mean's
-    factor of W. With `epsilon_uncorrected`, Adam's ε is added to √v instead of √v̂: the form of
-    section 2 of the paper.
+    The L2 term of the weights has two forms. `weight_decay` λ adds λ W to the mean gradient of each
+    batch. `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W / N to the mean
+    gradient. With `epsilon_uncorrected`, Adam adds ε to √v instead of √v̂, as in section 2 of the
+    paper.
     """
 
     kind: _Kind
@@ -51,12 +51,12 @@ class Rule:
 # The smallest normal number of each dtype.
 _TINY = {dtype: float(np.finfo(dtype).tiny) for dtype in FLOATS}
 
-# How many running vectors each form has.
+# The number of running vectors of each form.
 _N_VECTORS = {"gradient_descent": 0, "momentum": 1, "adam": 2}
 
 
 class _Coefficient:
-    """A number of an optimizer, checked whenever it is set."""
+    """A coefficient of an optimizer, checked whenever it is set."""
 
     def __init__(self, low: float = 0.0, below: float = math.inf, *, above: bool = False) -> None:
         self._low, self._below, self._above = low, below, above
@@ -66,7 +66,7 @@ class _Coefficient:
 
     def __get__(self, instance: Optimizer, owner: type | None = None) -> float:
         if instance is None:
-            return self  # for hasattr on the class
+            return self  # hasattr on the class needs it
         value: float = instance.__dict__[self._name]
         return value
 
@@ -84,16 +84,16 @@ class _Coefficient:
 
 
 class Optimizer(Strict, ABC):
-    """What `SGD` and `Adam` share.
+    """The base class of `SGD` and `Adam`.
 
     An optimizer belongs to the first network that it trains: its state has that network's shape
-    and dtype, and is kept from call to call. Coefficients may be changed at any time, for instance
-    by a callback; a change takes effect in the next epoch.
+    and dtype, and lasts from call to call. Coefficients may be changed at any time, for example in
+    a callback; a change takes effect in the next epoch.
 
     Attributes
     ----------
     step_count : int
-        The steps made so far.
+        The number of steps made.
     state : tuple of ndarray of shape (n_parameters,)
         The running vectors of the rule, in the layout of ``Network.parameters``; empty before the
         first step.
@@ -110,7 +110,7 @@ class Optimizer(Strict, ABC):
         self._vectors: list[FlatVector] = []
         self._owner: Architecture | None = None
         self._rule: Rule | None = None
-        # What `vectors` returned last, as long as it needs no check.
+        # The last result of `vectors`, as long as it needs no check.
         self._ready: list[FlatVector] | None = None
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Optimizer(Strict, ABC):
         self._step_count = as_integer("optimizer.step_count", value, low=0, high=_MOST_STEPS)
 
     def note_steps(self, step_count: int) -> None:
-        """Set the number of steps made, as a session counted them."""
+        """Set the number of steps made; sessions call it after a run."""
         self.__dict__["_step_count"] = step_count
 
     @property
@@ -165,7 +165,7 @@ class Optimizer(Strict, ABC):
 
     @property
     def owner(self) -> Architecture | None:
-        """The architecture of the network trained last, of which sizes and dtype matter."""
+        """The architecture of the network trained last; only its sizes and dtype matter."""
         return self._owner
 
     @owner.setter
@@ -175,7 +175,7 @@ class Optimizer(Strict, ABC):
 
     @abstractmethod
     def rule(self) -> Rule:
-        """Return the form of (6) and its coefficients, for a `Session`."""
+        """Return the form of (6) and its coefficients."""
 
     def check(self, architecture: Architecture) -> None:
         """Raise ValueError if the state belongs to a network of another shape or dtype."""
@@ -208,12 +208,12 @@ class Optimizer(Strict, ABC):
         return np.array(as_vector("optimizer.state", array, count, dtype))
 
     def vectors(self, architecture: Architecture) -> list[FlatVector]:
-        """Return the running vectors for a `Session`, zeros at first.
+        """Return the running vectors; they start at 0.
 
         Parameters
         ----------
         architecture : Architecture
-            Of the network that is trained.
+            The architecture of the network to train.
 
         Raises
         ------
@@ -236,8 +236,8 @@ class Optimizer(Strict, ABC):
 class SGD(Optimizer):
     """Stochastic gradient descent, optionally with momentum.
 
-    Without momentum, w <- w - η g with g = ∂E/∂w + λ w (6); the gradient is then never stored.
-    With it, v <- μ v - η g and w <- w + v, or w <- w + μ v - η g in Nesterov's form.
+    Without momentum, w <- w - η g with g = ∂E/∂w + λ w (6), and the gradient is never stored.
+    With momentum, v <- μ v - η g and w <- w + v, or w <- w + μ v - η g in Nesterov's form.
 
     Parameters
     ----------
@@ -248,12 +248,12 @@ class SGD(Optimizer):
     nesterov : bool, default False
         Nesterov's form; needs momentum > 0.
     weight_decay : float, default 0
-        λ >= 0, an L2 term on the weights, not on the biases.
+        λ >= 0, the L2 term of the weights; biases have none.
 
     Raises
     ------
     TypeError, ValueError
-        A coefficient is not a number or out of range.
+        A coefficient is not a number, or is out of range.
 
     References
     ----------
@@ -288,7 +288,7 @@ class SGD(Optimizer):
 
     @property
     def nesterov(self) -> bool:
-        """Whether the step takes Nesterov's form."""
+        """Whether to use Nesterov's form."""
         return self._nesterov
 
     @nesterov.setter
@@ -310,7 +310,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam: steps along the running mean of the gradient, scaled by that of its square.
+    """Adam: steps along the running mean of the gradient, scaled by the mean of its square.
 
     m <- β₁ m + (1 - β₁) g and v <- β₂ v + (1 - β₂) g², with g = ∂E/∂w + λ w; then
     w <- w - η m̂ / (√v̂ + ε) with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) in step t.
@@ -322,14 +322,14 @@ class Adam(Optimizer):
     beta_1, beta_2 : float, default 0.9 and 0.999
         In [0, 1).
     epsilon : float, default 1e-8
-        ε > 0, also after rounding to the network's dtype.
+        ε, a normal number > 0 in the network's dtype.
     weight_decay : float, default 0
-        λ >= 0, an L2 term on the weights, not on the biases.
+        λ >= 0, the L2 term of the weights; biases have none.
 
     Raises
     ------
     TypeError, ValueError
-        A coefficient is not a number or out of range.
+        A coefficient is not a number, or is out of range.
 
     References
     ----------

@@ -1,12 +1,12 @@
-"""The mathematics in NumPy: backpropagation on a page, and every kernel that it consists of.
+"""The mathematics in NumPy: backpropagation on one page, and its kernels.
 
-`backprop` and `step` are the whole algorithm. The kernels below are the specification of
+`backprop` and `step` are the complete algorithm. The kernels below them are the specification of
 ``nncore._kernels``: same names, same signatures, same order.
 
-An example is a row: activations ``A`` of layer l have shape (N, n_l), weights ``W`` (n_{l-1}, n_l),
-biases ``b`` (n_l,) and deltas (N, n_l). In each kernel the outputs come first and are overwritten.
-The numbers in parentheses are the equations of the README's table, after T. Zollner, "Matrizen in
-Neuronalen Netzen".
+Each row is an example: activations ``A`` of layer l have shape (N, n_l), weights ``W``
+(n_{l-1}, n_l), biases ``b`` (n_l,) and deltas (N, n_l). Each kernel takes its outputs first and
+overwrites them. Numbers in parentheses are the equations in the README's table, from T. Zollner,
+"Matrizen in Neuronalen Netzen".
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def backprop(
     Y: Array,
     sample_weight: Array | None = None,
 ) -> tuple[float, Array]:
-    """Return the mean loss of a batch and its gradient by the parameters, equations (1) to (5).
+    """Return the mean loss of a batch and its gradient, equations (1) to (5).
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def _elu(z: Array) -> Array:
     return np.where(z < 0, np.expm1(np.minimum(z, 0)), z)
 
 
-# sigma, and sigma' as a function of a = sigma(z): (7).
+# σ, and σ' as a function of a = σ(z): (7).
 ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     Activation.IDENTITY: (lambda z: z, np.ones_like),
     Activation.SIGMOID: (_sigmoid, lambda a: a * (1 - a)),
@@ -143,7 +143,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
     Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
     Activation.EXPONENTIAL: (np.exp, lambda a: a),
-    # Its delta is A - Y (3); it has no derivative of its own.
+    # Its output delta is A - Y (3), without a factor σ'.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }
 
@@ -165,7 +165,7 @@ def _huber(r: Array) -> Array:
     return np.where(r <= 1, 0.5 * r * r, r - 0.5)
 
 
-# The loss of each example: (2) and its siblings.
+# The loss of each example: (2), or another loss in its place.
 LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
     Loss.SQUARED_ERROR: lambda A, Y: 0.5 * ((Y - A) ** 2).sum(axis=1),
     Loss.BINARY_CROSS_ENTROPY: lambda A, Y: (
@@ -177,7 +177,7 @@ LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
     Loss.HUBER: lambda A, Y: _huber(np.abs(A - Y)).sum(axis=1),
 }
 
-# What takes the place of A - Y in (3), where that is not the loss's derivative by a.
+# The function of A - Y that replaces it in (3), for losses with another derivative.
 _RESIDUALS: dict[Loss, Function] = {
     Loss.ABSOLUTE_ERROR: np.sign,
     Loss.HUBER: lambda r: r.clip(-1, 1),
@@ -191,7 +191,7 @@ def forward(A: Array, A_prev: Array, W: Array, b: Array, activation: Activation)
 
 
 def _mix(state: Array, counter: Array) -> Array:
-    """SplitMix64's function of 64-bit numbers, which overflow on purpose."""
+    """Return SplitMix64's hash of 64-bit numbers; the overflow is intended."""
     with np.errstate(over="ignore"):
         x = state + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
@@ -219,12 +219,12 @@ def _dropout_factors(
 
 
 def dropout(A: Array, rate: float, seed: int, step: int, l: int, first_example: int = 0) -> None:
-    """Set the units that the step drops from layer l to 0, divide the others by 1 - rate.
+    """Set the units of layer l that the step drops to 0, and divide the others by 1 - rate.
 
     N. Srivastava and others, Dropout: a simple way to prevent neural networks from overfitting
-    (2014). Which units follows from the arguments alone: SplitMix64's function of the seed, the
-    step, the layer, the example's place in the batch, which is first_example for the first row,
-    and half the unit, one after the other.
+    (2014). The arguments alone determine which units: SplitMix64 hashes the seed, the step, the
+    layer, the example's index in the batch (first_example for the first row) and half the unit's
+    index, one after the other.
     """
     A *= _dropout_factors(A, rate, seed, step, l, first_example)
 
@@ -239,9 +239,9 @@ def dropout_derivative(
     first_example: int,
     activation: Activation,
 ) -> None:
-    """Make the second half of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
+    """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
-    A is what `dropout` has left.
+    A is the result of `dropout`.
     """
     _, derivative = ACTIVATIONS[activation]
     factors = _dropout_factors(A, rate, seed, step, l, first_example)
@@ -249,7 +249,7 @@ def dropout_derivative(
 
 
 def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:
-    """(2): the sum, over the examples whose weight is not 0, of weight times loss."""
+    """(2): the sum of weight times loss over the examples of nonzero weight."""
     if sample_weight is None:
         return float(LOSSES[loss](A, Y).astype(np.float64).sum())
     used = sample_weight != 0
@@ -264,9 +264,9 @@ def output_delta(
     loss: Loss,
     activation: Activation,
 ) -> None:
-    """(3): δ = ∂E/∂A ⊙ σ′(Z), which for most pairs is A - Y, times the example's weight.
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
-    Of an example of weight 0 it is 0, whatever A and Y hold.
+    It is 0 for an example of weight 0, even if A or Y is not finite there.
     """
     used = slice(None) if sample_weight is None else sample_weight != 0
     a, y = A[used], Y[used]
@@ -279,7 +279,7 @@ def output_delta(
 
 
 def delta(delta_prev: Array, delta: Array, W: Array, A_prev: Array, activation: Activation) -> None:
-    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), where A_prev = σ(Z_prev) and δ = A_prev W's."""
+    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev)."""
     _, derivative = ACTIVATIONS[activation]
     delta_prev[...] = (delta @ W.T) * derivative(A_prev)
 
@@ -288,7 +288,7 @@ def gradient(
     dW: Array, db: Array, delta: Array, A_prev: Array, scale: float, beta: float = 0.0
 ) -> None:
     """(5): dW = scale A_prevᵀ δ + beta dW, db = scale 1ᵀ δ + beta db."""
-    # With beta = 0 nothing of what dW held may survive, NaN included.
+    # With beta = 0 the old contents do not matter, not even NaN.
     dW[...] = scale * (A_prev.T @ delta) + (beta * dW if beta else 0)
     db[...] = scale * delta.sum(axis=0) + (beta * db if beta else 0)
 
@@ -338,8 +338,8 @@ def adam(
 ) -> None:
     """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε).
 
-    D. P. Kingma, J. Ba, Adam: a method for stochastic optimization (2015). The caller folds the
-    corrections of the means' bias into step_size and epsilon.
+    D. P. Kingma, J. Ba, Adam: a method for stochastic optimization (2015). The caller includes the
+    bias corrections of the means in step_size and epsilon.
     """
     g = gradient + weight_decay * parameters
     m[...] = beta_1 * m + (1 - beta_1) * g
@@ -363,6 +363,6 @@ def log(out: Array, x: Array) -> None:
 
 
 def first_beyond(x: Array, limit: float) -> int:
-    """Return the index of the first element that is not within ±limit, or the length."""
+    """Return the index of the first element outside ±limit, or the length."""
     within = np.abs(x) <= limit
     return x.size if within.all() else int(np.argmin(within))

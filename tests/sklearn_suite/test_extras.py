@@ -194,8 +194,8 @@ def test_a_validation_set_without_early_stopping_changes_nothing_but_the_curve()
     [
         ({"X_val": X_val}, "X_val and y_val must be given together, got X_val only"),
         ({"y_val": y_val}, "X_val and y_val must be given together, got y_val only"),
-        ({"X_val": X_val, "y_val": y_val[:5]}, "as many rows as each other, got 100 and 5"),
-        ({"X_val": X_val, "y_val": y_val + 9}, "y_val must have no classes but those of y"),
+        ({"X_val": X_val, "y_val": y_val[:5]}, "the same number of rows, got 100 and 5"),
+        ({"X_val": X_val, "y_val": y_val + 9}, "y_val must have only classes of y"),
         ({"X_val": X_val[:, :5], "y_val": y_val}, "5 features"),
         ({"sample_weight_val": y_val}, "sample_weight_val needs X_val and y_val"),
     ],

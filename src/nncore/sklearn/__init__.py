@@ -1,4 +1,4 @@
-"""scikit-learn's multi-layer perceptrons on nncore's core: same interface, several times faster.
+"""scikit-learn's multi-layer perceptrons on nncore: the same interface, several times faster.
 
 >>> from nncore.sklearn import MLPClassifier
 >>> from sklearn.datasets import load_iris
@@ -9,7 +9,7 @@ True
 """
 
 try:
-    import sklearn as _sklearn  # noqa: F401 - the message below is clearer than what follows
+    import sklearn as _sklearn  # noqa: F401 - for the message below
 except ImportError as error:
     raise ImportError(
         "nncore.sklearn needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'"

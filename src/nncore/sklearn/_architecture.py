@@ -1,4 +1,4 @@
-"""From scikit-learn's names to the core's, and from an estimator's parameters to a network."""
+"""Converts scikit-learn's names to the core's, and an estimator's parameters to a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-# scikit-learn's name of each activation, ours where it has none: the core's.
+# The core's name for each of scikit-learn's names, extended by the core's other activations.
 ACTIVATIONS = {
     "identity": "identity",
     "logistic": "sigmoid",
@@ -71,7 +71,7 @@ def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> list[s
 def bare_network(
     sizes: Sequence[int], hidden: Sequence[str], output: str, loss: str, dtype: np.dtype[Any]
 ) -> Network:
-    """Return a network whose parameters are 0."""
+    """Return a network with parameters of 0."""
     names = [*(ACTIVATIONS[name] for name in hidden), OUTPUT_ACTIVATIONS[output]]
     return Network.from_architecture(Architecture.from_names(sizes, names, loss, dtype))
 

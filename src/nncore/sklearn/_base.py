@@ -1,4 +1,4 @@
-"""What both estimators share: the interface, the network behind it and predicting with it."""
+"""The base class of both estimators: interface, network, fitting and predicting."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    # What the two estimators differ in.
+    # Differences between the two estimators.
 
     @abstractmethod
     def _check_targets(
         self, X: Any, y: Any, *, incremental: bool, reset: bool
     ) -> tuple[Any, Array, Array]:
-        """Return X, the targets as the core takes them, and y as a score takes it."""
+        """Return X, the targets for the core, and y for a score."""
 
     @abstractmethod
     def _check_validation_targets(self, y: Any) -> tuple[Array, Array]:
-        """Return the targets of a validation set likewise."""
+        """Return the targets of a validation set for the core, and y for a score."""
 
     @abstractmethod
     def _output_activation(self) -> str:
@@ -106,10 +106,10 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
 
     @abstractmethod
     def _decode(self, outputs: Array) -> Array:
-        """Return what `predict` makes of the outputs."""
+        """Return the predictions for outputs."""
 
     def _class_factors(self, y: Array, incremental: bool) -> Array | None:
-        """Return the weights that the examples have by their class."""
+        """Return the weights of the examples by their class."""
         return None
 
     # The network.
@@ -121,10 +121,10 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         return activation, self.out_activation_, self.loss
 
     def _current_network(self, *, adopt: bool = False) -> Network:
-        """Return a network with the parameters that `coefs_` and `intercepts_` hold now.
+        """Return a network with the current values of `coefs_` and `intercepts_`.
 
-        Writing to them has written to the network; where other arrays have been put in their place
-        it is a new one, which becomes the estimator's own if it is to be trained.
+        These are views of the network's parameters. If the user has assigned other arrays, the
+        network is a new one, which `adopt` makes the estimator's own.
         """
         network: Network | None = self.__dict__.get("_network")
         if (
@@ -162,7 +162,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
     # Fitting.
 
     def _new_network(self, n_features: int, n_outputs: int, dtype: np.dtype[Any]) -> None:
-        """Set all that a first fit begins with, and draw the parameters."""
+        """Set the attributes of a first fit, and draw the parameters."""
         sizes = [n_features, *hidden_sizes(self.hidden_layer_sizes), n_outputs]
         hidden = hidden_activations(self.activation, len(sizes) - 2)
         self.n_iter_ = 0
@@ -171,7 +171,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         self.n_layers_ = len(sizes)
         self.out_activation_ = self._output_activation()
 
-        # With one name for all layers it counts for the output layer, too.
+        # A single name determines the bound of the output layer, too.
         factors = [*hidden, hidden[-1] if hidden else self.activation]
         kept = np.float64 if self.dtype is None and self.solver == "lbfgs" else dtype
         network = bare_network(
@@ -232,7 +232,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         network = self._current_network(adopt=True)
         if network.sizes[-1] != self.n_outputs_:
             raise ValueError(
-                f"y must have the {network.sizes[-1]} outputs that the network has, "
+                f"y must have {network.sizes[-1]} outputs, as the fitted network, "
                 f"got {self.n_outputs_}"
             )
         if self.dtype is not None and network.dtype != self.dtype:
@@ -247,7 +247,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
             self._adopt(network)
 
         if self.solver in STOCHASTIC:
-            # As in scikit-learn, where a single epoch has nothing to stop early.
+            # As in scikit-learn: partial_fit makes a single epoch.
             if self.early_stopping and incremental:
                 raise ValueError("partial_fit does not support early_stopping=True")
             held_out = self._validation_set(*validation)
@@ -293,7 +293,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         Y, labels = self._check_validation_targets(y_val)
         if X_val.shape[0] != labels.shape[0]:
             raise ValueError(
-                "X_val and y_val must have as many rows as each other, "
+                "X_val and y_val must have the same number of rows, "
                 f"got {X_val.shape[0]} and {labels.shape[0]}"
             )
         if sample_weight_val is not None:
@@ -316,15 +316,15 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Sparse input becomes dense a few batches at a time, never as a whole.
+            Sparse input is converted to dense arrays a few batches at a time.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes, an indicator matrix, or real numbers.
         sample_weight : array-like of shape (n_samples,), default=None
         X_val, y_val : like X and y, default=None
-            nncore's: examples to validate on after each epoch of 'sgd' or 'adam'. With
-            ``early_stopping=True`` they take the place of the part that would be set aside from X.
+            nncore's: validation data for each epoch of 'sgd' or 'adam'. With
+            ``early_stopping=True`` they replace the share that would be held out of X.
         sample_weight_val : array-like of shape (n_validation_samples,), default=None
-            nncore's: their weights.
+            nncore's: the weights of the validation data.
 
         Returns
         -------
@@ -333,22 +333,22 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            X, y or a parameter is not what it must be, or parameters became NaN or infinite.
+            X, y or a parameter is invalid, or the network's parameters became NaN or infinite.
         """
         return self._fit(X, y, sample_weight, validation=(X_val, y_val, sample_weight_val))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def initialize(self, X: Any, y: Any) -> Any:
-        """Build the network for such X and y, and draw its parameters, without a step (nncore's).
+        """Create the network for such X and y and draw its parameters, without training (nncore's).
 
-        `coefs_` and `intercepts_` can then be written to, and ``fit`` with ``warm_start=True`` or
-        ``partial_fit`` goes on from them.
+        Write to `coefs_` and `intercepts_` to change them. ``fit`` with ``warm_start=True`` and
+        ``partial_fit`` start from them.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            With all classes.
+            A classifier's y must have all classes.
 
         Returns
         -------
@@ -365,7 +365,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
     # Predicting.
 
     def _is_plain(self, X: Any) -> bool:
-        """Whether scikit-learn's checks would pass this array on as it is, if it is finite."""
+        """Return whether scikit-learn's checks would return a finite array unchanged."""
         return (
             type(X) is np.ndarray
             and X.ndim == 2
@@ -379,10 +379,10 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _outputs(self, X: Any) -> Array:
-        """Return the network's outputs for input that is still to be checked."""
+        """Return the network's outputs for unchecked input."""
         if "coefs_" not in self.__dict__:
-            check_is_fitted(self)  # raises; always called, it would cost as much as a small network
-        # Validation data have been checked, and have no column names anymore.
+            check_is_fitted(self)  # raises; the call takes as long as a small network
+        # Validation data are already checked, and have lost their column names.
         if X is not self.__dict__.get("_checked_X"):
             if self._is_plain(X):
                 # `Network.predict` checks that X is finite; the message below is scikit-learn's.
@@ -394,7 +394,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
     def _outputs_of_checked(self, X: Any) -> Array:
         network = self._current_network()
         if self.dtype is None:
-            # As NumPy's promotion has it: float64 examples are not rounded to a float32 network.
+            # Promote as NumPy does: do not round float64 examples to a float32 network.
             dtype = np.result_type(X.dtype, network.dtype)
             if dtype != network.dtype:
                 hidden = hidden_activations(self.activation, len(self.coefs_) - 1)

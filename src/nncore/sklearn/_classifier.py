@@ -33,111 +33,113 @@ def _has_partial_fit(estimator: Any) -> bool:
 class MLPClassifier(ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier: scikit-learn's interface and semantics on nncore's core.
 
-    It minimises the log loss. Parameters, attributes and methods are scikit-learn's but where they
-    are said to be nncore's, and these change nothing by default.
+    It minimises the log loss. Parameters, attributes and methods are scikit-learn's, except those
+    marked "nncore's", whose defaults change nothing.
 
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(100,)
-        The units of each hidden layer.
+        The number of units of each hidden layer.
     activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
-        Of the hidden layers. nncore's: 'leaky_relu' (slope 0.01), 'elu' (α = 1) and 'softplus', and
-        a sequence with a name for each hidden layer.
+        The activation of the hidden layers. nncore adds 'leaky_relu' (slope 0.01), 'elu' (α = 1)
+        and 'softplus', and accepts a sequence with one name per hidden layer.
     solver : {'lbfgs', 'sgd', 'adam'}, default='adam'
-        L-BFGS on all examples at once, or mini-batches with gradient descent or Adam.
+        L-BFGS on all examples at once, or gradient descent or Adam on mini-batches.
     alpha : float, default=0.0001
-        The L2 term ½ α ‖W‖² of the weights, divided by the number of examples in the batch.
+        The factor α of the L2 term ½ α ‖W‖², which is divided by the batch's number of examples.
     batch_size : int or 'auto', default='auto'
-        Examples per step, the last batch of an epoch may have fewer; 'auto' is at most 200.
+        Examples per step; the last batch of an epoch may have fewer. 'auto' means 200, or all
+        examples if there are fewer.
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        For 'sgd': always `learning_rate_init`; divided by (t + 1) ** `power_t` after t examples; or
-        divided by 5 whenever neither loss nor score has improved for `n_iter_no_change` epochs.
+        For 'sgd': `learning_rate_init`; `learning_rate_init` divided by (t + 1) ** `power_t` after
+        t examples; or divided by 5 each time that the loss, or with early stopping the score, has
+        not improved for `n_iter_no_change` epochs.
     learning_rate_init : float, default=0.001
-        The first learning rate of 'sgd' and 'adam'.
+        The initial learning rate of 'sgd' and 'adam'.
     power_t : float, default=0.5
         The exponent of 'invscaling'.
     max_iter : int, default=200
-        The most epochs, or iterations of 'lbfgs'.
+        The largest number of epochs, or of iterations of 'lbfgs'.
     shuffle : bool, default=True
-        Whether each epoch of 'sgd' and 'adam' goes through the examples in a new order.
+        Whether 'sgd' and 'adam' draw a new order of the examples for each epoch.
     random_state : int, RandomState instance or None, default=None
-        Where initial parameters, the validation part, orders and dropout are drawn from: in
-        scikit-learn's order, so that the same seed gives scikit-learn's parameters up to rounding.
+        The source of initial parameters, validation split, orders and dropout. They are drawn in
+        scikit-learn's order, so the same seed gives scikit-learn's parameters up to rounding.
     tol : float, default=1e-4
-        What counts as an improvement; for 'lbfgs' the tolerance of the gradient.
+        The smallest improvement that counts; for 'lbfgs' the tolerance of the gradient.
     verbose : bool, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the parameters there are.
+        Whether ``fit`` continues from the current parameters.
     momentum : float, default=0.9
-        Of 'sgd', in [0, 1].
+        The momentum of 'sgd', in [0, 1].
     nesterovs_momentum : bool, default=True
-        Whether it is Nesterov's.
+        Whether to use Nesterov's momentum.
     early_stopping : bool, default=False
         Whether to stop when the validation score has not improved by `tol` for `n_iter_no_change`
-        epochs, and to return to the parameters of the best score.
+        epochs, and to restore the parameters of the best score.
     validation_fraction : float, default=0.1
-        The part of the examples that is set aside for it, in each class where there are two.
+        The share of the examples held out for early stopping, in each class if there are two.
     beta_1, beta_2 : float, default=0.9 and 0.999
         The decay of Adam's first and second moments, in [0, 1).
     epsilon : float, default=1e-8
-        What Adam adds to the square root of the second moment.
+        The constant that Adam adds to the square root of the second moment.
     n_iter_no_change : int or inf, default=10
-        How many epochs without an improvement are borne.
+        The number of epochs without an improvement before training stops.
     max_fun : int, default=15000
-        The most evaluations of the loss by 'lbfgs'.
+        The largest number of evaluations of the loss by 'lbfgs'.
     loss : {'log_loss', 'squared_error'}, default='log_loss'
-        nncore's: 'squared_error' is ½ Σ (y - a)² over an output per class, with logistic outputs.
+        nncore's: 'squared_error' is ½ Σ (y - a)² over one logistic output per class.
     output_activation : {'logistic', 'softmax'}, default=None
-        nncore's: None takes softmax for more than two classes and the log loss, else logistic.
+        nncore's: None uses softmax for the log loss of more than two classes, otherwise logistic.
     class_weight : dict, list of dict, 'balanced' or None, default=None
-        nncore's: the weight of the examples of each class, on top of `sample_weight`; 'balanced'
-        makes all classes weigh the same.
+        nncore's: a factor for the weights of each class's examples; 'balanced' gives all classes
+        the same total weight.
     dropout : float or array-like of float, default=0.0
-        nncore's: the share of each hidden layer's units that a step of 'sgd' or 'adam' leaves out,
-        one for all layers or one for each, in [0, 1). The others are scaled by 1 / (1 - dropout).
+        nncore's: the share of units that each step of 'sgd' or 'adam' drops, in [0, 1), for all
+        hidden layers or one per hidden layer. The others are scaled by 1 / (1 - dropout).
     gradient_clipping : float, default=None
-        nncore's: the largest Euclidean norm that the gradient of a step of 'sgd' or 'adam' may
-        have; one that is larger is scaled to it.
+        nncore's: the largest Euclidean norm of the gradient in a step of 'sgd' or 'adam'; longer
+        gradients are scaled to it.
     scoring : str, callable or None, default=None
-        nncore's: what early stopping goes by: a scorer or its name, "loss" for the validation
-        loss, whose negative is then the score, or None for the estimator's own score.
+        nncore's: the score that early stopping monitors: a scorer or its name, "loss" for the
+        negative validation loss, or None for the score of ``score``.
     callbacks : list of callables, default=None
-        nncore's: each is called with a `nncore.EpochEnd` after each epoch, or iteration of 'lbfgs';
-        if one returns True, training stops.
+        nncore's: called with an `nncore.EpochEnd` after each epoch, or iteration of 'lbfgs'; if one
+        returns True, training stops.
     dtype : {'float32', 'float64'}, default=None
-        nncore's: the type of the parameters and of all arithmetic, whatever X has. None takes X's,
-        as scikit-learn does.
+        nncore's: the type of the parameters and of all arithmetic. None uses that of X, as
+        scikit-learn does.
     n_threads : int, default=None
-        nncore's: how many threads work on a step; the result is the same to the last bit for any
-        number. None takes as many as gain by it.
+        nncore's: the number of threads; results do not depend on it. None uses as many as make
+        training faster.
 
     Attributes
     ----------
     classes_ : ndarray or list of ndarray of shape (n_classes,)
     loss_ : float
-        That of the last epoch.
+        The loss of the last epoch.
     best_loss_ : float or None
-        The smallest of the epochs' losses; None with early stopping.
+        The smallest loss of an epoch; None with early stopping.
     loss_curve_ : list of float
         The loss of each epoch.
     validation_scores_ : list of float or None
         The score of the validation data after each epoch, with early stopping.
     best_validation_score_ : float or None
-        The best of them.
+        The best validation score.
     validation_loss_curve_ : list of float or None
         nncore's: the mean loss of the validation data after each epoch.
     t_ : int
-        How many examples have been trained on, repetitions included.
+        The number of examples trained on, repetitions included.
     coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_prev, n) and biases of shape (n,) of each layer: views of the network's
-        parameters. Writing to them changes what is predicted.
+        The weights of shape (n_prev, n) and the biases of shape (n,) of each layer. They are views
+        of the network's parameters, so writing to them changes predictions.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X has names of type str.
+        Defined if X has column names of type str.
     n_iter_ : int
     n_layers_ : int
-        Input and output layer included.
+        The number of layers, input and output layer included.
     n_outputs_ : int
     out_activation_ : str
 
@@ -227,7 +229,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.dtype = dtype
         self.n_threads = n_threads
 
-    # What differs from the regressor.
+    # Differences from the regressor.
 
     def _output_activation(self) -> str:
         is_multiclass = self._label_binarizer.y_type_ == "multiclass"
@@ -236,8 +238,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             output = "softmax" if is_multiclass and self.loss == "log_loss" else "logistic"
         if output == "softmax" and not (is_multiclass and self.loss == "log_loss"):
             raise ValueError(
-                "output_activation='softmax' needs loss='log_loss' and more than two classes that "
-                f"exclude each other, got loss={self.loss!r} and a "
+                "output_activation='softmax' needs loss='log_loss' and more than two mutually "
+                f"exclusive classes, got loss={self.loss!r} and a "
                 f"{self._label_binarizer.y_type_} target"
             )
         return output
@@ -261,7 +263,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        # partial_fit has seen to the classes already, and goes by those of its first call.
+        # partial_fit uses the classes of its first call, which has set them already.
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -283,7 +285,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _encode(self, y: Array) -> Array:
-        """Return class indices where classes exclude each other, else a column per output."""
+        """Return class indices for mutually exclusive classes, otherwise a column per output."""
         kind = self._label_binarizer.y_type_
         if kind in ("binary", "multiclass") and y.ndim == 1:
             indices = np.searchsorted(self.classes_, y)
@@ -298,16 +300,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         classes = unique_labels(y)
         if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                f"y_val must have no classes but those of y, {self.classes_}, got {classes}"
-            )
+            raise ValueError(f"y_val must have only classes of y, {self.classes_}, got {classes}")
         return self._encode(y), y
 
     def _n_outputs(self, Y: Array) -> int:
         return len(self.classes_) if Y.ndim == 1 else int(Y.shape[1])
 
     def _strata(self, Y: Array) -> Array | None:
-        """Return what to stratify a split by: the classes, if there are two."""
+        """Return the classes by which to stratify a split, if there are two."""
         return np.where(Y[:, 0], "True", "False") if self.n_outputs_ == 1 else None
 
     def _class_factors(self, y: Array, incremental: bool) -> Array | None:
@@ -315,8 +315,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return None
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
-                "class_weight='balanced' needs all examples and is not for partial_fit; give a "
-                "dict with a weight for each class"
+                "class_weight='balanced' needs all examples, which partial_fit does not have; pass "
+                "a dict with a weight for each class"
             )
         factors: Array = compute_sample_weight(self.class_weight, y)
         return factors
@@ -344,7 +344,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(_has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
-        """Go once through the examples, from where the network is.
+        """Train for one epoch, from the current parameters.
 
         Parameters
         ----------
@@ -352,7 +352,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
         classes : array-like of shape (n_classes,), default=None
-            All classes that later calls may bring: needed in the first call.
+            The classes of all calls; required in the first call.
 
         Returns
         -------
@@ -361,7 +361,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         Raises
         ------
         ValueError
-            X, y or a parameter is not what it must be, or parameters became NaN or infinite.
+            X, y or a parameter is invalid, or the network's parameters became NaN or infinite.
         """
         if _check_partial_fit_first_call(self, classes):
             is_multilabel = type_of_target(y).startswith("multilabel")

@@ -1,4 +1,4 @@
-"""The examples that an estimator works on. Sparse ones become dense a few batches at a time."""
+"""The examples of an estimator. Sparse ones are converted a few batches at a time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["TrainingSet", "outputs_of"]
 Array = npt.NDArray[Any]
 Order = npt.NDArray[np.intp]
 
-# How many elements of a sparse matrix are dense at a time, unless one batch has more.
+# The number of elements of a sparse matrix to convert at a time, unless one batch has more.
 _DENSE_ELEMENTS = 2**18
 
-# The rows for which `outputs_of` densifies multiples.
+# `outputs_of` converts a multiple of this number of rows at a time.
 _OUTPUT_ROWS = 64
 
 
 def _dense_rows(batch_size: int, n_features: int) -> int:
-    """Return how many rows, a multiple of the batch size, to densify at a time."""
+    """Return the number of rows, a multiple of the batch size, to convert at a time."""
     return max(1, _DENSE_ELEMENTS // max(1, n_features) // batch_size) * batch_size
 
 
 class TrainingSet:
-    """Inputs, targets and weights in the types that the compiled step reads: a `training.Data`.
+    """A `training.Data` of inputs, targets and weights in the types that the compiled step reads.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class TrainingSet:
         self._examples: Examples | None = None
         if not scipy.sparse.issparse(X):
             if X.dtype.itemsize > dtype.itemsize:
-                # Every epoch reads all of X: half the bytes, and no conversions, repay the copy.
+                # Copy once, since each epoch would read and convert all of X.
                 self.X = np.ascontiguousarray(X, dtype)
             self._examples = Examples(self.X, Y, self.sample_weight)
 

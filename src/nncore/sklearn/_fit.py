@@ -47,7 +47,7 @@ def _draw_order(rng: np.random.RandomState, last: Order | None, n: int) -> Order
 
 
 class FitMixin(ABC):
-    """What `BaseMLP` does between its checks of the data and the end of a fit."""
+    """The part of `BaseMLP` that trains, on checked data."""
 
     # Parameters of the constructors.
     alpha: float
@@ -86,7 +86,7 @@ class FitMixin(ABC):
 
     @property
     def _loss_factor(self) -> float:
-        """The factor of a summed loss: scikit-learn's squared error is a mean of the outputs."""
+        """The factor of the loss: scikit-learn's squared error is a mean over the outputs."""
         return 1.0
 
     @abstractmethod
@@ -95,7 +95,7 @@ class FitMixin(ABC):
 
     @abstractmethod
     def _score(self, y: Array, outputs: Array, sample_weight: Array | None) -> float:
-        """Return what `score` makes of the outputs, NaN if they are not finite."""
+        """Return the estimator's score for outputs, NaN if they are not finite."""
 
     def _fit_stochastic(
         self,
@@ -153,12 +153,12 @@ class FitMixin(ABC):
             network.parameters = self._best_parameters
 
     def _note_epoch(self, epoch: Epoch, n: int, batch_size: int) -> None:
-        """Set what scikit-learn reports of an epoch."""
+        """Set the attributes in which scikit-learn reports an epoch."""
         losses, weights, squares = epoch.sums.T
         means = np.zeros(len(losses))
         penalized = losses * self._loss_factor + 0.5 * self.alpha * squares
         np.divide(penalized, weights, out=means, where=weights != 0)
-        # Each batch's loss counts by its number of examples, whatever these weigh.
+        # The weight of a batch's loss is its number of examples, whatever their weights.
         shares = np.full(len(losses), batch_size / n)
         shares[-1] = (n - (len(losses) - 1) * batch_size) / n
         self.n_iter_ += 1

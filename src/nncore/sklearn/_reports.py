@@ -1,4 +1,4 @@
-"""Callbacks: nncore's after each epoch, scikit-learn's where it has them."""
+"""Callbacks: nncore's, and those of scikit-learn 1.9 and newer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ try:  # from scikit-learn 1.9 on
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: this scikit-learn has no callbacks."""
+        """Empty, since this scikit-learn has no callbacks."""
 
 
 __all__ = ["CallbackSupportMixin", "Reports"]
@@ -23,7 +23,8 @@ __all__ = ["CallbackSupportMixin", "Reports"]
 class Reports:
     """Both kinds of callbacks of one fit.
 
-    scikit-learn's see a task "fit" with a subtask per iteration, and nothing of partial_fit.
+    scikit-learn's callbacks get a task "fit" with a subtask per iteration. partial_fit does not
+    call them.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Reports:
             self._context.call_on_fit_task_begin(estimator=estimator, **self._data)
 
     def is_wanted(self) -> bool:
-        """Return whether a callback sees the network after an iteration."""
+        """Return whether there is a callback to call after an iteration."""
         return bool(self._callbacks) or hasattr(self._estimator, "_skl_callbacks")
 
     def iteration(

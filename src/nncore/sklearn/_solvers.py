@@ -13,7 +13,7 @@ __all__ = ["StochasticSolver"]
 
 
 class _Parameters(Protocol):
-    """The parameters of an estimator that a solver depends on."""
+    """The parameters of an estimator that determine a solver."""
 
     solver: str
     learning_rate_init: float
@@ -35,8 +35,8 @@ class StochasticSolver(Optimizer):
     Attributes
     ----------
     learning_rate : float
-        SGD: that of the next step. Adam: that of the last step with the corrections of both
-        moments, or the initial one before the first.
+        For SGD the rate of the next step. For Adam the rate of the last step, including the bias
+        corrections of both moments, and the initial rate before the first step.
     penalty : float
         α of the L2 term.
     """
@@ -89,12 +89,12 @@ class StochasticSolver(Optimizer):
         )
 
     def end_epoch(self, t: int) -> None:
-        """Adapt the rate after an epoch; t examples have been trained on in all."""
+        """Adapt the rate after an epoch; t is the number of examples trained on so far."""
         if not self._is_adam and self._schedule == "invscaling":
             self._rate = self._initial_rate / (t + 1) ** self._power_t
 
     def stops(self, reason: str, verbose: bool) -> bool:
-        """Return whether to stop for the reason, or to go on with a smaller learning rate."""
+        """Return whether to stop; if not, a smaller learning rate is set."""
         if self._is_adam or self._schedule != "adaptive":
             end = "Stopping."
         elif self._rate <= 1e-6:

@@ -1,4 +1,4 @@
-"""Validation data: set aside or given, and their loss."""
+"""Validation data, held out or given, and their loss."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ValidationSet:
     Parameters
     ----------
     X : ndarray or sparse matrix of shape (n, n_0)
-    Y : targets as the core takes them
-    y : targets as a score takes them
+    Y : targets for the core
+    y : targets for a score
     sample_weight : ndarray of shape (n,), optional
     """
 
@@ -54,7 +54,7 @@ def split(
     stratify: Array | None,
     random_state: Any,
 ) -> tuple[Any, Array, Array | None, ValidationSet]:
-    """Set a fraction of the examples aside, in each stratum if there are strata."""
+    """Hold out a fraction of the examples, of each stratum if there are strata."""
     rows, held_out = train_test_split(
         np.arange(X.shape[0]), random_state=random_state, test_size=fraction, stratify=stratify
     )
