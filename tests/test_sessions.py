@@ -21,7 +21,7 @@ N, BATCH, EPOCHS = 37, 5, 3
 DROPOUT = StepOptions(max_norm=0.5, dropout=(0.4,), dropout_seed=3)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised to end a run between two chunks."""
 
 
@@ -93,10 +93,10 @@ def test_a_run_continues_from_a_pickled_position_with_the_same_bits(
 
     def stop_there(position: Position) -> None:
         if (position.epoch, position.batch) == stop:
-            raise Stopped
+            raise StoppedError
 
     position = Position(np.random.default_rng(1))
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(parts, two, X, Y, position, chunk=1, on_chunk=stop_there, **options)
     assert (position.epoch, position.batch) == stop
     parts, two, position = pickle.loads(pickle.dumps((parts, two, position)))
@@ -145,7 +145,7 @@ def test_a_failing_order_is_drawn_once_for_the_epoch() -> None:
 
         def pieces(self, *arguments: Any) -> Any:
             if self.fails:
-                raise Stopped
+                raise StoppedError
             return super().pieces(*arguments)
 
     (whole, X, Y), (parts, _, _) = problem(), problem()
@@ -154,7 +154,7 @@ def test_a_failing_order_is_drawn_once_for_the_epoch() -> None:
     data, position = Fails(Examples(X, Y)), Position(np.random.default_rng(1))
     with parts.session(N, batch_size=BATCH) as session:
         run = Run(session, two, data, BATCH, position=position, draw_order=shuffled)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             list(run.epochs(EPOCHS))
         data.fails = False
         list(run.epochs(EPOCHS))
@@ -249,7 +249,12 @@ def test_one_optimizer_may_serve_two_networks_of_a_shape_in_turn() -> None:
     fresh = copy.deepcopy((a, b, optimizer))
     for _ in range(4):
         fresh = copy.deepcopy(fresh)
-        for net, its in ((a, optimizer), (b, optimizer), (fresh[0], fresh[2]), (fresh[1], fresh[2])):
+        for net, its in (
+            (a, optimizer),
+            (b, optimizer),
+            (fresh[0], fresh[2]),
+            (fresh[1], fresh[2]),
+        ):
             net.train_on_batch(X, Y, its)
         assert snapshot(a, b, optimizer) == snapshot(*fresh)
 
@@ -267,13 +272,13 @@ def test_copies_made_by_a_callback_continue_with_the_same_bits() -> None:
     assert snapshot(net, optimizer) == snapshot(other, its)
 
 
-@pytest.mark.parametrize("error", [None, Stopped])
+@pytest.mark.parametrize("error", [None, StoppedError])
 def test_steps_of_a_session_left_without_write_back_are_discarded(
     error: type[Exception] | None,
 ) -> None:
     (net, X, Y), (other, _, _) = problem(), problem()
     one, two = nncore.Adam(), nncore.Adam()
-    with suppress(Stopped), net.session(N, batch_size=N) as session:
+    with suppress(StoppedError), net.session(N, batch_size=N) as session:
         session.use(one, one.rule())
         session.train(Examples(X, Y), None, N, 0, N, np.empty((1, 3)))
         if error:
