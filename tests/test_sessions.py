@@ -3,7 +3,6 @@
 import copy
 import pickle
 import signal
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -105,41 +104,42 @@ def test_a_run_continues_from_a_pickled_position_with_the_same_bits(
     assert snapshot(whole, one) == snapshot(parts, two)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 @every_option
-@pytest.mark.parametrize("delay", [0.01, 0.06, 0.11])
+@pytest.mark.parametrize("delay", [0.01, 0.1])
 def test_a_run_continues_after_ctrl_c_with_the_same_bits(
     delay: float, options: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
-    X, Y = rng.random((60_000, 50)), rng.random((60_000, 5))
+    X, Y = rng.random((3000, 50)), rng.random((3000, 5))
+    n_batches = len(X) // BATCH
 
-    def run(net: nncore.Network, optimizer: Optimizer, position: Position) -> None:
+    def run(net: nncore.Network, optimizer: Optimizer, position: Position, epochs: int) -> None:
         with net.session(len(X), batch_size=BATCH, n_threads=1) as session:
             data = ArrayData(Examples(X, Y))
-            for _ in Run(session, optimizer, data, BATCH, position=position, **options).epochs(1):
+            run = Run(session, optimizer, data, BATCH, position=position, **options)
+            for _ in run.epochs(epochs):
                 pass
 
     whole, parts = (nncore.Network([50, 300, 5], dtype="f8", seed=0) for _ in range(2))
     one, two = nncore.Adam(), nncore.Adam()
-    run(whole, one, Position(np.random.default_rng(1)))
     position = Position(np.random.default_rng(1))
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, delay)
         with pytest.raises(KeyboardInterrupt):
-            run(parts, two, position)
+            run(parts, two, position, 10**9)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert two.step_count == position.batch < 12_000
-    run(parts, two, position)
+    assert two.step_count == position.epoch * n_batches + position.batch > 0
+    epochs = position.epoch + 1
+    run(parts, two, position, epochs)
+    run(whole, one, Position(np.random.default_rng(1)), epochs)
     assert snapshot(whole, one) == snapshot(parts, two)
 
 
-def test_a_failing_order_is_drawn_once_for_the_epoch() -> None:
-    """An epoch that is interrupted before its first step keeps its order."""
-
+def test_an_interrupted_epoch_keeps_its_order() -> None:
     class Fails(ArrayData):
         fails = True
 
