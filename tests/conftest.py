@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import threadpoolctl
-from helpers import assert_no_new_threads
+from helpers import Setting, assert_no_new_threads
 
 from nncore import _kernels, network, reference
 
@@ -62,3 +62,8 @@ def on_blas(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def leaves_no_thread() -> Iterator[None]:
     with assert_no_new_threads():
         yield
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting([4, 5, 2])

@@ -51,6 +51,15 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
+# Depths 1 to 4: widths that are odd, small and unequal.
+SIZES = [[5, 3], [5, 4, 3], [5, 4, 6, 3], [5, 4, 6, 4, 3]]
+
+
+def rtol(dtype: np.dtype[Any]) -> float:
+    """Return the relative error that the rounding of a few layers may cause."""
+    return 1e3 * float(np.finfo(dtype).eps)
+
+
 def make(
     sizes: Sequence[int],
     hidden: str = "tanh",
@@ -98,6 +107,42 @@ def linear_problem(dtype: npt.DTypeLike = "float64") -> tuple[nncore.Network, Ar
     """Return a network that diverges as soon as the learning rate is large, with data."""
     net = make([5, 6, 3], hidden="identity", output="identity", dtype=dtype)
     return net, *data(net, 40, np.random.default_rng(6))
+
+
+# The examples of a `Setting`.
+N = 30
+
+
+class Setting:
+    """A network, an optimizer in mid-training, and data that fit them."""
+
+    def __init__(self, sizes: list[int], loss: str = "squared_error", dtype: Any = "f4") -> None:
+        self.net = make(sizes, loss=loss, dtype=dtype)
+        self.X, self.Y = data(self.net, N, np.random.default_rng(2))
+        self.optimizer = nncore.Adam(0.01)
+        self.net.fit(self.X, self.Y, optimizer=self.optimizer, seed=0)
+        self.rng = np.random.default_rng(5)
+
+    @property
+    def everything(self) -> tuple[Any, ...]:
+        return self.net, self.optimizer, self.rng, self.X, self.Y
+
+    def fit(self, X: Any, Y: Any, **options: Any) -> object:
+        options = {"optimizer": self.optimizer, "seed": self.rng, **options}
+        return self.net.fit(X, Y, **options)
+
+    def call(self, name: str, X: Any, Y: Any, **options: Any) -> object:
+        if name in ("predict", "layer_outputs"):
+            return getattr(self.net, name)(X)
+        if name == "fit":
+            return self.fit(X, Y, **options)
+        if name == "train_on_batch":
+            return self.net.train_on_batch(X, Y, self.optimizer, **options)
+        return getattr(self.net, name)(X, Y, **options)
+
+
+TAKES_X = ["predict", "layer_outputs", "evaluate", "gradient", "train_on_batch", "fit"]
+TAKES_Y = ["evaluate", "gradient", "train_on_batch", "fit"]
 
 
 class Twin:

@@ -97,3 +97,15 @@ def test_divergence_error_can_be_pickled(epoch: int | None) -> None:
     assert type(again) is nncore.DivergenceError
     assert (again.epoch, again.learning_rate, str(again)) == (epoch, 0.5, str(error))
     assert isinstance(error, ArithmeticError)
+
+
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+def test_a_second_moment_that_overflows_is_an_error(call: str) -> None:
+    """Above 1.8e19 the square of a gradient is infinite in float32, and Adam would not move."""
+    net = nncore.Network([1, 1], activation="identity", seed=0)
+    X, Y = np.full((8, 1), 1e10), np.zeros((8, 1))
+    optimizer = nncore.Adam()
+    net.fit(X, Y, batch_size=8, optimizer=optimizer)
+    with refused(nncore.DivergenceError, "optimizer's state", unchanged=(net, optimizer)):
+        getattr(net, call)(1e3 * X, Y - 1e7, optimizer=optimizer)
+    assert np.isfinite(optimizer.state).all()

@@ -11,6 +11,7 @@ import pytest
 from helpers import Array, child, data, make, refused
 
 import nncore
+from nncore import network
 
 DType = np.dtype[Any]
 
@@ -125,6 +126,68 @@ def test_mapped_values_that_are_not_finite_diverge(
         finally:
             assert (optimizer.state[0] == 0).all()
             optimizer.state = ()
+
+
+LATE = 700_001  # beyond the first block of rows that is checked
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "gradient", "train_on_batch"])
+@pytest.mark.parametrize(
+    ("loss", "row", "message"),
+    [
+        ("binary_cross_entropy", [0, 7], "probabilities from 0 to 1"),
+        ("cross_entropy", [1, 20], "probabilities from 0 to 1"),
+        ("cross_entropy", [1, 1], "sum to 1"),
+        ("poisson", [1, -7], "must not be negative"),
+    ],
+)
+def test_mapped_targets_that_the_loss_does_not_allow_are_rejected(
+    call: str, loss: str, row: list[float], message: str, tmp_path: Path
+) -> None:
+    net = make([1, 2], loss=loss, dtype="float32")
+    X = np.zeros((LATE + 5, 1), np.float32)
+    Y = as_map(tmp_path / "Y", np.full((LATE + 5, 2), 0.5, np.float32))
+    Y[[LATE, LATE + 3]] = row
+    optimizer = nncore.SGD(0.1)
+    options = {"optimizer": optimizer} if call in ("fit", "train_on_batch") else {}
+    with refused(ValueError, "Y must", message, f"row {LATE}", unchanged=[net]):
+        getattr(net, call)(X, Y, **options)
+    assert optimizer.step_count == 0
+
+
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "plain": lambda mapped: mapped,
+    "columns": lambda mapped: mapped[:, ::2],
+    "rows": lambda mapped: mapped[::2],
+    "backwards": lambda mapped: mapped[::-1],
+    "transposed": lambda mapped: mapped.T,
+}
+
+
+@pytest.mark.parametrize("call", ["predict", "layer_outputs"])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "bad"), [("f4", np.nan), ("f4", -np.inf), ("f8", np.nan), ("f8", 1e300)]
+)
+def test_outputs_for_mapped_views_name_the_row_that_is_not_finite(
+    call: str,
+    view: Callable[[Any], Any],
+    n_threads: int,
+    kind: str,
+    bad: float,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(network, "as_n_threads", lambda *arguments: n_threads)
+    X = view(as_map(tmp_path / "X", np.random.default_rng(0).random((300, 300)).astype(kind)))
+    net = make([X.shape[1], 6, 3], dtype="float32")
+    expected = [A.tobytes() for A in net.layer_outputs(np.array(X))]
+    assert net.predict(X).tobytes() == expected[-1]
+    assert [A.tobytes() for A in net.layer_outputs(X)] == expected
+    X[[107, 140], 90] = bad
+    with refused(ValueError, "X must be finite", f"got {bad}", "row 107", unchanged=[net]):
+        getattr(net, call)(X)
 
 
 # Memory

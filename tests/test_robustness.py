@@ -1,13 +1,16 @@
-"""What a user may change, restore or interrupt while a network trains, and what is at the edge of
-the numbers."""
+"""State that users change, restore or interrupt, and numbers at the edge of the type."""
 
+import copy
+import gc
+import pickle
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array, data, make, snapshot
+from helpers import Array, data, make, refused, snapshot
 
 import nncore
 
@@ -19,7 +22,7 @@ def problem(dtype: DType, n: int = 37) -> tuple[nncore.Network, Array, Array]:
     return net, *data(net, n, np.random.default_rng(6))
 
 
-def test_labels_that_change_during_a_fit_change_nothing(dtype: DType) -> None:
+def test_labels_that_change_during_a_fit_have_no_effect(dtype: DType) -> None:
     X, labels = np.random.default_rng(0).random((64, 5)), np.arange(64) % 3
     fits = []
     for change in (False, True):
@@ -33,7 +36,7 @@ def test_labels_that_change_during_a_fit_change_nothing(dtype: DType) -> None:
     assert fits[0].equals(fits[1])
 
 
-def test_state_restored_from_lists_continues_as_if_never_lost(dtype: DType) -> None:
+def test_state_restored_from_lists_gives_the_same_bits(dtype: DType) -> None:
     (net, X, Y), (other, _, _) = problem(dtype), problem(dtype)
     one, two = nncore.Adam(), nncore.Adam()
     for network, optimizer in ((net, one), (other, two)):
@@ -56,15 +59,15 @@ def test_state_restored_from_lists_continues_as_if_never_lost(dtype: DType) -> N
         ("state", None, TypeError),
     ],
 )
-def test_state_that_does_not_fit_is_refused(
+def test_wrong_state_is_rejected(
     dtype: DType, attribute: str, value: Any, error: type[Exception]
 ) -> None:
     net, X, Y = problem(dtype)
     before = net.parameters.copy()
     optimizer = nncore.Adam()
 
-    # What no network could have is refused when it is set, the rest when the network is known.
     def set_and_fit() -> None:
+        # The shape of the state is checked when the network is known, the rest at once.
         setattr(optimizer, attribute, value)
         net.fit(X, Y, optimizer=optimizer)
 
@@ -73,7 +76,48 @@ def test_state_that_does_not_fit_is_refused(
     assert (net.parameters == before).all()
 
 
-def test_a_callback_may_begin_the_state_anew(dtype: DType) -> None:
+def test_a_callback_may_not_set_the_state_to_none(dtype: DType) -> None:
+    net, X, Y = problem(dtype)
+    optimizer = nncore.Adam()
+
+    def lose(end: nncore.EpochEnd) -> None:
+        optimizer.state = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match=r"optimizer\.state must be a tuple of vectors, got None"):
+        net.fit(X, Y, optimizer=optimizer, callbacks=[lose])
+    assert [vector.shape for vector in optimizer.state] == [net.parameters.shape] * 2
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["new", "trained"])
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("_step_count", 10**30, ValueError),
+        ("_vectors", [np.zeros(3)] * 2, ValueError),
+        ("_vectors", [np.full((1, 57), 0.5)] * 2, ValueError),
+        ("_vectors", [np.array(["m"] * 57)] * 2, TypeError),
+    ],
+)
+def test_a_pickled_optimizer_that_was_tampered_with_is_rejected(
+    trained: bool, name: str, value: Any, error: type[Exception], dtype: DType
+) -> None:
+    net, X, Y = problem(dtype)
+    assert net.parameters.size == 57
+    optimizer = nncore.Adam()
+    if trained:
+        net.fit(X, Y, optimizer=optimizer)
+
+    def restore_and_fit() -> None:
+        # The shape is known only when the optimizer has trained a network.
+        other = nncore.Adam()
+        other.__setstate__(optimizer.__getstate__() | {name: value})
+        net.fit(X, Y, optimizer=other)
+
+    with refused(error, "optimizer.", unchanged=[net]):
+        restore_and_fit()
+
+
+def test_a_callback_may_reset_the_state(dtype: DType) -> None:
     net, X, Y = problem(dtype)
     optimizer = nncore.Adam()
 
@@ -82,6 +126,111 @@ def test_a_callback_may_begin_the_state_anew(dtype: DType) -> None:
 
     net.fit(X, Y, epochs=3, optimizer=optimizer, callbacks=[reset])
     assert optimizer.state == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": np.zeros(5)}, r"parameters must have shape \(57,\), got \(5,\)"),
+        ({"parameters": np.zeros((57, 1))}, r"parameters must have shape \(57,\), got \(57, 1\)"),
+        ({"parameters": np.full(57, np.nan)}, "parameters must be finite, got nan"),
+        ({"parameters": np.zeros(57, int)}, "dtype must be float32 or float64"),
+        ({"sizes": (5, 6, 4)}, r"parameters must have shape \(64,\), got \(57,\)"),
+        ({"sizes": (5,)}, "sizes must list at least"),
+        ({"activation": ("tanh", "foo")}, "activation must be one of .* got 'foo'"),
+        ({"activation": ("softmax", "tanh")}, "softmax is for the output layer only"),
+        ({"loss": "foo"}, "loss must be one of .* got 'foo'"),
+        ({"loss": "cross_entropy"}, "loss 'cross_entropy' needs an output layer"),
+    ],
+)
+def test_a_pickled_network_that_was_tampered_with_is_rejected(
+    changes: dict[str, Any], message: str, dtype: DType
+) -> None:
+    net, X, _ = problem(dtype)
+    before = net.predict(X).tobytes()
+    with pytest.raises(ValueError, match=message):
+        net.__setstate__(net.__getstate__() | changes)
+    assert net.predict(X).tobytes() == before
+
+
+def test_dropout_is_checked_without_hidden_layers_too() -> None:
+    net = make([5, 3])
+    X, Y = data(net, 20, np.random.default_rng(6))
+    with refused(ValueError, "dropout must be in [0, 1), got 5", unchanged=[net]):
+        net.fit(X, Y, dropout=5)
+    assert len(net.fit(X, Y, dropout=0.5)) == 1
+
+
+def test_adams_epsilon_must_be_a_normal_number_of_the_networks_type() -> None:
+    (single, X, Y), (double, _, _) = problem(np.dtype("f4")), problem(np.dtype("f8"))
+    optimizer = nncore.Adam(epsilon=1e-60)
+    for call in (single.fit, single.train_on_batch):
+        with refused(ValueError, "epsilon", "float32", "1e-60", unchanged=[single, optimizer]):
+            call(X, Y, optimizer=optimizer)
+    assert len(double.fit(X, Y, optimizer=optimizer)) == 1
+
+
+@pytest.mark.parametrize(
+    ("thing", "name", "meant"),
+    [
+        (nncore.Network([5, 3]), "wieghts", "weights"),
+        (nncore.Network([5, 3]), "bias", "biases"),
+        (nncore.Adam(), "lr", "learning_rate"),
+        (nncore.SGD(), "learning_rte", "learning_rate"),
+        (nncore.SGD(), "beta_1", None),
+        (nncore.Network([5, 3]), "zzz", None),
+    ],
+    ids=["wieghts", "bias", "lr", "learning_rte", "beta_1", "zzz"],
+)
+def test_unknown_attributes_are_rejected_with_a_suggestion(
+    thing: Any, name: str, meant: str | None
+) -> None:
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'") as raised:
+        setattr(thing, name, 3)
+    assert not hasattr(thing, name)
+    assert ("did you mean" in str(raised.value)) == (meant is not None)
+    assert meant is None or repr(meant) in str(raised.value)
+
+
+class TaggedNetwork(nncore.Network):
+    """A user's class with an attribute of its own."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__([5, 3], seed=0)
+        self.tag = tag
+
+
+class SlottedNetwork(nncore.Network):
+    __slots__ = ("tag",)
+
+
+class TaggedSGD(nncore.SGD):
+    tag: str
+
+
+def test_subclasses_may_have_attributes_of_their_own() -> None:
+    net, slotted, optimizer = TaggedNetwork("mine"), SlottedNetwork([5, 3]), TaggedSGD()
+    slotted.tag = optimizer.tag = "mine"
+    for thing in (net, slotted, optimizer):
+        assert thing.tag == "mine"
+        assert copy.deepcopy(thing).tag == "mine"
+        assert pickle.loads(pickle.dumps(thing)).tag == "mine"
+    X = np.ones((4, 5))
+    assert copy.deepcopy(net).predict(X).tobytes() == net.predict(X).tobytes()
+
+
+def test_networks_are_freed_without_the_garbage_collector(dtype: DType) -> None:
+    net, X, Y = problem(dtype)
+    gc.disable()
+    try:
+        net.fit(X, Y)
+        net.train_on_batch(X, Y, nncore.SGD())
+        net.predict(np.tile(X, (20, 1)))
+        reference = weakref.ref(net)
+        del net
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_read_only_parameters_are_not_trained(dtype: DType) -> None:
@@ -102,7 +251,7 @@ def test_batch_of_the_lightest_examples_does_not_overflow(dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1e-3, 1e-6, 1e-9, 1e-12])
-def test_clipped_gradient_has_the_norm_that_it_may_have(dtype: DType, ratio: float) -> None:
+def test_a_clipped_gradient_has_the_largest_norm_allowed(dtype: DType, ratio: float) -> None:
     net = nncore.Network([3, 2], activation="identity", dtype=dtype, seed=0)
     before = net.parameters.copy()
     X, Y = np.ones((4, 3)), np.full((4, 2), 1.0)
@@ -158,7 +307,7 @@ def test_large_workspaces_are_not_kept() -> None:
     assert len(net._idle) == 1
 
 
-def test_subnormal_numbers_in_the_users_own_arithmetic_stay() -> None:
+def test_callbacks_keep_subnormal_numbers() -> None:
     """A run flushes them, in its own threads and until its end."""
     tiny = np.finfo(np.float32).smallest_subnormal
     seen = []

@@ -3,7 +3,6 @@
 import copy
 import pickle
 import signal
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +20,7 @@ N, BATCH, EPOCHS = 37, 5, 3
 DROPOUT = StepOptions(max_norm=0.5, dropout=(0.4,), dropout_seed=3)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised to end a run between two chunks."""
 
 
@@ -93,10 +92,10 @@ def test_a_run_continues_from_a_pickled_position_with_the_same_bits(
 
     def stop_there(position: Position) -> None:
         if (position.epoch, position.batch) == stop:
-            raise Stopped
+            raise StoppedError
 
     position = Position(np.random.default_rng(1))
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(parts, two, X, Y, position, chunk=1, on_chunk=stop_there, **options)
     assert (position.epoch, position.batch) == stop
     parts, two, position = pickle.loads(pickle.dumps((parts, two, position)))
@@ -105,47 +104,48 @@ def test_a_run_continues_from_a_pickled_position_with_the_same_bits(
     assert snapshot(whole, one) == snapshot(parts, two)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 @every_option
-@pytest.mark.parametrize("delay", [0.01, 0.06, 0.11])
+@pytest.mark.parametrize("delay", [0.01, 0.1])
 def test_a_run_continues_after_ctrl_c_with_the_same_bits(
     delay: float, options: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
-    X, Y = rng.random((60_000, 50)), rng.random((60_000, 5))
+    X, Y = rng.random((3000, 50)), rng.random((3000, 5))
+    n_batches = len(X) // BATCH
 
-    def run(net: nncore.Network, optimizer: Optimizer, position: Position) -> None:
+    def run(net: nncore.Network, optimizer: Optimizer, position: Position, epochs: int) -> None:
         with net.session(len(X), batch_size=BATCH, n_threads=1) as session:
             data = ArrayData(Examples(X, Y))
-            for _ in Run(session, optimizer, data, BATCH, position=position, **options).epochs(1):
+            run = Run(session, optimizer, data, BATCH, position=position, **options)
+            for _ in run.epochs(epochs):
                 pass
 
     whole, parts = (nncore.Network([50, 300, 5], dtype="f8", seed=0) for _ in range(2))
     one, two = nncore.Adam(), nncore.Adam()
-    run(whole, one, Position(np.random.default_rng(1)))
     position = Position(np.random.default_rng(1))
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, delay)
         with pytest.raises(KeyboardInterrupt):
-            run(parts, two, position)
+            run(parts, two, position, 10**9)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert two.step_count == position.batch < 12_000
-    run(parts, two, position)
+    assert two.step_count == position.epoch * n_batches + position.batch > 0
+    epochs = position.epoch + 1
+    run(parts, two, position, epochs)
+    run(whole, one, Position(np.random.default_rng(1)), epochs)
     assert snapshot(whole, one) == snapshot(parts, two)
 
 
-def test_a_failing_order_is_drawn_once_for_the_epoch() -> None:
-    """An epoch that is interrupted before its first step keeps its order."""
-
+def test_an_interrupted_epoch_keeps_its_order() -> None:
     class Fails(ArrayData):
         fails = True
 
         def pieces(self, *arguments: Any) -> Any:
             if self.fails:
-                raise Stopped
+                raise StoppedError
             return super().pieces(*arguments)
 
     (whole, X, Y), (parts, _, _) = problem(), problem()
@@ -154,7 +154,7 @@ def test_a_failing_order_is_drawn_once_for_the_epoch() -> None:
     data, position = Fails(Examples(X, Y)), Position(np.random.default_rng(1))
     with parts.session(N, batch_size=BATCH) as session:
         run = Run(session, two, data, BATCH, position=position, draw_order=shuffled)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             list(run.epochs(EPOCHS))
         data.fails = False
         list(run.epochs(EPOCHS))
@@ -249,7 +249,12 @@ def test_one_optimizer_may_serve_two_networks_of_a_shape_in_turn() -> None:
     fresh = copy.deepcopy((a, b, optimizer))
     for _ in range(4):
         fresh = copy.deepcopy(fresh)
-        for net, its in ((a, optimizer), (b, optimizer), (fresh[0], fresh[2]), (fresh[1], fresh[2])):
+        for net, its in (
+            (a, optimizer),
+            (b, optimizer),
+            (fresh[0], fresh[2]),
+            (fresh[1], fresh[2]),
+        ):
             net.train_on_batch(X, Y, its)
         assert snapshot(a, b, optimizer) == snapshot(*fresh)
 
@@ -267,13 +272,13 @@ def test_copies_made_by_a_callback_continue_with_the_same_bits() -> None:
     assert snapshot(net, optimizer) == snapshot(other, its)
 
 
-@pytest.mark.parametrize("error", [None, Stopped])
+@pytest.mark.parametrize("error", [None, StoppedError])
 def test_steps_of_a_session_left_without_write_back_are_discarded(
     error: type[Exception] | None,
 ) -> None:
     (net, X, Y), (other, _, _) = problem(), problem()
     one, two = nncore.Adam(), nncore.Adam()
-    with suppress(Stopped), net.session(N, batch_size=N) as session:
+    with suppress(StoppedError), net.session(N, batch_size=N) as session:
         session.use(one, one.rule())
         session.train(Examples(X, Y), None, N, 0, N, np.empty((1, 3)))
         if error:

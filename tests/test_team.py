@@ -151,7 +151,7 @@ def test_a_handler_that_raises_ends_training_after_a_whole_step(n_threads: int) 
     n, batch_size = 200_000, 8
     rng = np.random.default_rng(0)
     X, Y = rng.random((n, 37), np.float32), rng.random((n, 5), np.float32)
-    net, twin = (make([37, 230, 5], dtype="float32") for _ in range(2))
+    net, twin = (make([37, 700, 5], dtype="float32") for _ in range(2))
     one, other = nncore.Adam(1e-4), nncore.Adam(1e-4)
     options: dict[str, Any] = {"batch_size": batch_size, "shuffle": False}
 

@@ -45,6 +45,12 @@ _MOST_IDLE = 64 << 20
 _STEP_WORK = 3
 
 
+# What `Network._set_up` sets.
+_ATTRIBUTES = frozenset(
+    {"_architecture", "_vector", "_weights", "_biases", "_forward_pass", "_idle"}
+)
+
+
 class Network(Strict):
     """A fully connected network of layers 1, ..., L.
 
@@ -211,11 +217,16 @@ class Network(Strict):
         return "\n".join([head, *lines])
 
     def __getstate__(self) -> dict[str, Any]:
+        # Subclasses may have attributes and slots.
+        everything: Any = super().__getstate__()
+        own, slots = everything if isinstance(everything, tuple) else (everything, {})
+        added = {name: value for name, value in own.items() if name not in _ATTRIBUTES}
         return {
             "sizes": self.sizes,
             "activation": self.activation,
             "loss": self.loss,
             "parameters": self._vector.array,
+            "attributes": {**added, **slots},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -226,6 +237,8 @@ class Network(Strict):
         values = as_vector("parameters", values, architecture.n_parameters, architecture.dtype)
         self._set_up(architecture)
         self._vector.write(values)
+        for name, value in state.get("attributes", {}).items():
+            setattr(self, name, value)
 
     def equals(self, other: Network) -> bool:
         """Return whether `other` has the same architecture and bitwise equal parameters.

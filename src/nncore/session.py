@@ -99,17 +99,15 @@ class Session:
         self._vectors: tuple[FlatVector, ...] = (parameters,)
         # Whether there are steps that are not written back.
         self._is_ahead = False
+        # The place of the first example that the last call of `train` did not use, for callers
+        # that an exception reaches.
+        self.done = 0
         self._exit: ExitStack | None = None
 
     @property
     def size(self) -> int:
         """The bytes of the workspace."""
         return self._workspace.size
-
-    @property
-    def done(self) -> int:
-        """The place of the first example that the last call of `train` did not use."""
-        return self._workspace.done
 
     def __enter__(self) -> Session:
         if self._blas or self.shape[1] > 1:
@@ -223,7 +221,10 @@ class Session:
             Or what else a signal's handler raised, after a whole step.
         """
         self._is_ahead = True
-        self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+        try:
+            self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+        finally:
+            self.done = self._workspace.done
 
     def step(self, examples: Examples) -> tuple[float, bool]:
         """Make one step with all the examples as its batch, and write it back, after `use`.

@@ -219,23 +219,23 @@ class Run:
             self._session.use(self._optimizer, self._rule(), self._options)
             try:
                 self._train(n_batches)
-            except BaseException:
+                # Added up once, so that the sum does not depend on chunks.
+                loss = float(np.add.reduce(position.sums[:, 0]))
+                if not self._keep_going:
+                    self._check(loss)
+                self._session.write_back()
+            except BaseException as error:
                 # Whole steps stay, but only if they led to numbers.
-                if self._keep_going or self._session.is_finite():
-                    self._session.write_back()
-                else:
+                diverged = isinstance(error, DivergenceError) or not self._session.is_finite()
+                if diverged and not self._keep_going:
                     self._session.discard()
                     position.batch = first_batch
+                else:
+                    self._session.write_back()
                 raise
             position.epoch += 1
             position.batch = 0
-            # Added up once, so that the sum does not depend on chunks.
-            loss = float(np.add.reduce(position.sums[:, 0]))
-            epoch = Epoch(position.epoch, loss, position.sums, time.perf_counter() - begin)
-            if not self._keep_going:
-                self._check(epoch)
-            self._session.write_back()
-            yield epoch
+            yield Epoch(position.epoch, loss, position.sums, time.perf_counter() - begin)
 
     def _train(self, n_batches: int) -> None:
         """Make the steps of an epoch from the position on."""
@@ -244,6 +244,7 @@ class Run:
             last = n_batches if self._chunk is None else position.batch + self._chunk
             end = min(last * size, n)
             for piece in self._data.pieces(position.order, size, position.batch * size, end):
+                self._session.done = piece.begin
                 try:
                     self._session.train(
                         piece.examples,
@@ -262,18 +263,19 @@ class Run:
             if position.batch < n_batches and self._on_chunk is not None:
                 self._on_chunk(position)
 
-    def _check(self, epoch: Epoch) -> None:
+    def _check(self, loss: float) -> None:
+        """Raise DivergenceError if the epoch in progress led to numbers that are not finite."""
         what = "the loss"
-        if math.isfinite(epoch.loss):
+        if math.isfinite(loss):
             if self._session.is_finite():
                 return
             what = "a parameter or the optimizer's state"
-        self._session.discard()
+        epoch = self.position.epoch
         raise DivergenceError(
-            epoch.number,
+            epoch + 1,
             self._optimizer.learning_rate,
-            f"the network is back at the end of epoch {epoch.number - 1}"
-            if epoch.number > 1
+            f"the network is back at the end of epoch {epoch}"
+            if epoch
             else "the network is as it was before",
             what,
         )

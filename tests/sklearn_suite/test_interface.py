@@ -249,6 +249,9 @@ def test_input_that_need_not_be_copied_is_not_changed() -> None:
     ("options", "message"),
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
+        ({"hidden_layer_sizes": True}, "hidden_layer_sizes must hold integers"),
+        ({"hidden_layer_sizes": (4, True)}, "hidden_layer_sizes must hold integers"),
+        ({"hidden_layer_sizes": (), "dropout": 5}, "dropout"),
         ({"hidden_layer_sizes": (4, 0)}, r"hidden_layer_sizes must be > 0, got \[4, 0\]"),
         ({"solver": "rmsprop"}, "'solver' parameter of MLPClassifier must be a str among"),
         ({"activation": "gelu"}, "'activation' parameter of MLPClassifier must be a str among"),

@@ -123,6 +123,25 @@ def test_sample_weights_do_what_scikit_learns_do(
 
 
 @needs_weights
+@pytest.mark.parametrize("options", [{"momentum": 0}, {}], ids=["plain", "momentum"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("name", BOTH)
+def test_a_batch_whose_weights_have_a_negative_sum_trains_as_in_scikit_learn(
+    name: str, solver: str, options: dict[str, Any]
+) -> None:
+    weights = np.random.default_rng(0).uniform(0.5, 3, len(X))
+    weights[100:150] *= -0.5
+    options = {"shuffle": False, "batch_size": 50, "alpha": 0.1, "max_iter": 3, **options}
+    one, other = pair(name, solver=solver, activation="tanh", learning_rate_init=1e-4, **options)
+    one.fit(X, y, weights)
+    other.fit(X, y, sample_weight=weights)
+    assert_same(one, other, 1e-5)
+    without = pair(name, solver=solver, activation="tanh", learning_rate_init=1e-4, **options)[1]
+    without.fit(X, y, sample_weight=weights.clip(0))
+    assert np.abs(without.coefs_[0] - other.coefs_[0]).max() > 1e-5
+
+
+@needs_weights
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_poisson_loss_is_scikit_learns(solver: str) -> None:
     one, other = pair("MLPRegressor", loss="poisson", solver=solver)
@@ -177,7 +196,7 @@ def test_sparse_input_gives_what_dense_input_gives(solver: str, container: Any) 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("name", BOTH)
-def test_partial_fits_go_on_as_scikit_learns_do(name: str, solver: str) -> None:
+def test_partial_fits_continue_as_in_scikit_learn(name: str, solver: str) -> None:
     one, other = pair(name, solver=solver, learning_rate="invscaling", batch_size=64)
     classes = {"classes": np.unique(y)} if name == "MLPClassifier" else {}
     for begin in (0, 150, 300, 0):
@@ -190,7 +209,7 @@ def test_partial_fits_go_on_as_scikit_learns_do(name: str, solver: str) -> None:
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("name", BOTH)
-def test_warm_starts_go_on_as_scikit_learns_do(name: str, solver: str) -> None:
+def test_warm_starts_continue_as_in_scikit_learn(name: str, solver: str) -> None:
     one, other = pair(name, solver=solver, warm_start=True, max_iter=5)
     for _ in range(3):
         one.fit(X, y)
