@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,7 +157,8 @@ def test_no_module_uses_private_names_of_another(path: Path) -> None:
                 used.add(node.attr)
             elif isinstance(node.ctx, ast.Store):
                 defined.add(node.attr)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.level or node.module.startswith("nncore."):
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            if re.match(r"\.+\w|nncore\.", module):
                 used.update(alias.name for alias in node.names if is_private(alias.name))
     assert used <= defined
