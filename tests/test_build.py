@@ -1,7 +1,9 @@
 """Builds and installations, and other Cython modules that use the kernels."""
 
+import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,3 +134,31 @@ def test_a_build_removes_modules_of_an_earlier_one(tmp_path: Path) -> None:
     )
     assert not stale.exists()
     assert stale.with_name("network.py").is_file()
+
+
+# Names that scikit-learn leaves to estimators outside it.
+SCIKIT_LEARNS = {"_init_callback_context", "_parameter_constraints"}
+MODULES = sorted(Path(str(files(nncore))).rglob("*.py"))
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_module_uses_private_names_of_another(path: Path) -> None:
+    defined, used = set(SCIKIT_LEARNS), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            is_own = ast.unparse(node.value) in ("self", "cls", "super()")
+            if not is_own:
+                used.add(node.attr)
+            elif isinstance(node.ctx, ast.Store):
+                defined.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            if re.match(r"\.+\w|nncore\.", module):
+                used.update(alias.name for alias in node.names if is_private(alias.name))
+    assert used <= defined

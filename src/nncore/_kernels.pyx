@@ -40,8 +40,9 @@ cdef const nncore_kernels *tables(bint double_precision) noexcept nogil:
     return nncore_f64 if double_precision else nncore_f32
 
 
-cdef inline const nncore_kernels *elementwise(const floating *_) noexcept nogil:
-    return nncore_f32 if floating is float else nncore_f64
+cdef inline const nncore_kernels *table_of(const floating *address) noexcept nogil:
+    """The table for the type that the address points to; the address itself is not used."""
+    return tables(floating is double)
 
 
 # The address of an array's first element, NULL for an empty array.
@@ -88,7 +89,7 @@ cdef void _forward(
 ) noexcept nogil:
     """(1): A = σ(W A_prev + b)."""
     forward_product(A, A_prev, W, N, n_prev, n)
-    elementwise(A).bias_activation(A, b, activation, N, n)
+    table_of(A).bias_activation(A, b, activation, N, n)
 
 
 cdef void _delta(
@@ -97,7 +98,7 @@ cdef void _delta(
 ) noexcept nogil:
     """(4): delta_prev = W^T delta . σ'(Z_prev)."""
     delta_product(delta_prev, delta, W, N, n_prev, n)
-    elementwise(delta).times_derivative(delta_prev, A_prev, activation, N * n_prev)
+    table_of(delta).times_derivative(delta_prev, A_prev, activation, N * n_prev)
 
 
 cdef void _gradient(
@@ -106,7 +107,7 @@ cdef void _gradient(
 ) noexcept nogil:
     """(5): dW = scale delta A_prev^T + beta_W dW, db = scale delta 1 + beta_b db."""
     gradient_product(dW, delta, A_prev, <floating> scale, <floating> beta_W, N, n_prev, n, n_prev)
-    elementwise(delta).column_sums(db, delta, scale, beta_b, N, n)
+    table_of(delta).column_sums(db, delta, scale, beta_b, N, n)
 
 
 cdef inline void _gradient_descent(
@@ -153,7 +154,7 @@ cpdef int dropout(
         with gil:
             refuse("a rate in [0, 1)", (rate,))
     if A.shape[1]:
-        elementwise(matrix(A)).dropout(
+        table_of(matrix(A)).dropout(
             <void *> matrix(A), rate, seed, step, l, first_example, A.shape[1], 0, A.shape[0],
             A.shape[0], A.shape[1])
     return 0
@@ -171,7 +172,7 @@ cpdef int dropout_derivative(
             refuse("delta and A (N, n), a rate in [0, 1), an elementwise Activation", (
                 (delta.shape[0], delta.shape[1]), (A.shape[0], A.shape[1]), rate, activation))
     if A.shape[1]:
-        elementwise(matrix(A)).dropout_derivative(
+        table_of(matrix(A)).dropout_derivative(
             <void *> matrix(delta), matrix(A), <Activation> activation, rate, seed, step, l,
             first_example, A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
     return 0
@@ -192,7 +193,7 @@ cpdef double loss(
             refuse("A (N, n), Y (N, n), sample_weight (N,) or None, a Loss", (
                 (N, n), (Y.shape[0], Y.shape[1]),
                 None if sample_weight is None else (sample_weight.shape[0],), loss))
-    return elementwise(matrix(A)).loss(
+    return table_of(matrix(A)).loss(
         matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, N, n)
 
 
@@ -214,7 +215,7 @@ cpdef int output_delta(
                     (delta.shape[0], delta.shape[1]), (N, n), (Y.shape[0], Y.shape[1]),
                     None if sample_weight is None else (sample_weight.shape[0],),
                     loss, activation))
-    elementwise(matrix(A)).output_delta(
+    table_of(matrix(A)).output_delta(
         <void *> matrix(delta), matrix(A), matrix(Y), optional_vector(sample_weight),
         <Loss> loss, <Activation> activation, N, n)
     return 0
@@ -289,7 +290,7 @@ cpdef int sgd(
 ) except -1 nogil:
     """(6): w -= η g, with g = ∂E/∂w + λ w."""
     check_lengths(parameters, gradient, gradient, gradient)
-    elementwise(vector(parameters)).sgd(
+    table_of(vector(parameters)).sgd(
         <void *> vector(parameters), vector(gradient), learning_rate, weight_decay,
         parameters.shape[0])
     return 0
@@ -301,7 +302,7 @@ cpdef int momentum(
 ) except -1 nogil:
     """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g."""
     check_lengths(parameters, gradient, velocity, velocity)
-    elementwise(vector(parameters)).momentum(
+    table_of(vector(parameters)).momentum(
         <void *> vector(parameters), <void *> vector(velocity), vector(gradient),
         learning_rate, momentum, nesterov, weight_decay, parameters.shape[0])
     return 0
@@ -313,7 +314,7 @@ cpdef int adam(
 ) except -1 nogil:
     """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε)."""
     check_lengths(parameters, gradient, m, v)
-    elementwise(vector(parameters)).adam(
+    table_of(vector(parameters)).adam(
         <void *> vector(parameters), <void *> vector(m), <void *> vector(v), vector(gradient),
         step_size, beta_1, beta_2, epsilon, weight_decay, parameters.shape[0])
     return 0
@@ -333,26 +334,26 @@ cdef int check_lengths(
 
 cpdef double square_sum(const floating[::1] x) except? -1 nogil:
     """Return Σ x², with each square rounded to the type and most of the sum in double."""
-    return elementwise(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
+    return table_of(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
 
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:
     """Write eˣ to out, with an error of at most 2 units in the last place."""
     check_lengths(out, x, x, x)
-    elementwise(vector(x)).map(<void *> vector(out), vector(x), NNCORE_EXP, x.shape[0])
+    table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_EXP, x.shape[0])
     return 0
 
 
 cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil:
     """Write ln x to out, for normal x > 0."""
     check_lengths(out, x, x, x)
-    elementwise(vector(x)).map(<void *> vector(out), vector(x), NNCORE_LOG, x.shape[0])
+    table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_LOG, x.shape[0])
     return 0
 
 
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil:
     """Return the index of the first element outside ±limit, or the length."""
-    return elementwise(vector(x)).first_beyond(vector(x), limit, x.shape[0])
+    return table_of(vector(x)).first_beyond(vector(x), limit, x.shape[0])
 
 
 # The table of kernels for steps on BLAS. A layer is a single panel there, a row-major array.

@@ -21,7 +21,6 @@ from .._layout import SOURCES
 from ..network import Network
 from ._architecture import (
     ACTIVATIONS,
-    OUTPUT_ACTIVATIONS,
     bare_network,
     hidden_activations,
     hidden_sizes,
@@ -47,7 +46,7 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS)), "array-like"],
-        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
@@ -71,7 +70,6 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
             Options(Real, {np.inf}),
         ],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "output_activation": [StrOptions(set(OUTPUT_ACTIVATIONS)), None],
         "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
         "gradient_clipping": [Interval(Real, 0, None, closed="neither"), None],
         "scoring": [str, callable, None],

@@ -12,6 +12,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
+from ._architecture import OUTPUT_ACTIVATIONS
 from ._base import FLOATS, BaseMLP
 
 __all__ = ["MLPRegressor"]
@@ -144,12 +145,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber"})],
-        "output_activation": [
-            StrOptions(
-                {"identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "softplus", "exp"}
-            ),
-            None,
-        ],
+        "output_activation": [StrOptions(set(OUTPUT_ACTIVATIONS) - {"softmax"}), None],
     }
 
     def __init__(
