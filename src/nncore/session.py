@@ -17,7 +17,7 @@ from ._threads import blas_on_one_thread
 from .architecture import Architecture
 from .optimizers import Optimizer, Rule
 
-__all__ = ["GRADIENT_BATCH", "Session", "StepOptions"]
+__all__ = ["GRADIENT_BATCH", "NO_OPTIONS", "Session", "StepOptions"]
 
 Array = npt.NDArray[Any]
 

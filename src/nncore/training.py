@@ -20,6 +20,7 @@ __all__ = [
     "Data",
     "DivergenceError",
     "Epoch",
+    "Piece",
     "Position",
     "Run",
     "any_stops",
