@@ -92,7 +92,7 @@ def test_a_callback_may_not_set_the_state_to_none(dtype: DType) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("_step_count", 10**30, ValueError),
+        ("_steps", 10**30, ValueError),
         ("_vectors", [np.zeros(3)] * 2, ValueError),
         ("_vectors", [np.full((1, 57), 0.5)] * 2, ValueError),
         ("_vectors", [np.array(["m"] * 57)] * 2, TypeError),

@@ -31,6 +31,10 @@ cdef class FlatVector:
         Py_ssize_t version
 
 
+cdef class Counter:
+    cdef public Py_ssize_t value
+
+
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
@@ -124,6 +128,7 @@ cdef class Layout:
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)
     cdef _allocate(self)
+    cdef _write_back(self, tuple vectors)
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _transpose(self)

@@ -117,6 +117,13 @@ cdef class FlatVector:
         self.version = _next_version()
 
 
+cdef class Counter:
+    """A count that the compiled step sets together with the vectors that it writes back.
+
+    No signal's handler can run in between.
+    """
+
+
 cdef Source _source(cnp.ndarray array):
     cdef Source source
     cdef int dtype = cnp.PyArray_TYPE(array)
@@ -387,7 +394,7 @@ cdef class Layout:
         if transposes and not self.is_transposed:
             self._transpose()
 
-    def write_back(self, tuple vectors not None):
+    cdef _write_back(self, tuple vectors):
         """Copy the slots of parameters and state into the flat vectors."""
         cdef:
             Py_ssize_t slot = 0

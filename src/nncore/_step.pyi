@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._layout import Examples, FlatVector, Layout
+from ._layout import Counter, Examples, FlatVector, Layout
 from .optimizers import Rule
 from .session import StepOptions
 
@@ -28,7 +28,10 @@ class Workspace(Layout):
         sums: npt.NDArray[np.float64],
         keep_going: bool,
     ) -> None: ...
-    def step(self, examples: Examples, vectors: tuple[FlatVector, ...]) -> tuple[float, bool]: ...
+    def step(
+        self, examples: Examples, vectors: tuple[FlatVector, ...], steps: Counter
+    ) -> tuple[float, bool]: ...
+    def write_back(self, vectors: tuple[FlatVector, ...], steps: Counter | None) -> None: ...
     def gradient(
         self,
         out: npt.NDArray[Any],

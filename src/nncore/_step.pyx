@@ -21,7 +21,7 @@ from libc.string cimport memcpy, memset
 
 from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
-    GRADIENT, PARAMETERS, STATE_1, STATE_2, Examples, Layer, Layout, Source, Tile, width_of_panel)
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile, width_of_panel)
 from nncore._tables cimport (
     NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
     nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,
@@ -224,10 +224,11 @@ cdef class Workspace(Layout):
         """Make the workers leave, and wait until all have. A signal's exception is raised after."""
         cdef int rank
         failure = None
-        nncore_team_close(&self.team)
-        self.has_workers = True
-        _wake(self)
+        if self.locks == NULL:
+            return
         self.has_workers = False
+        nncore_team_close(&self.team)
+        _wake(self)
         # A forked process has no workers.
         for running in self.running if self.process == os.getpid() else ():
             while True:
@@ -239,6 +240,7 @@ cdef class Workspace(Layout):
         for rank in range(1, self.n_threads):
             if self.locks[rank] != NULL:
                 PyThread_free_lock(self.locks[rank])
+        self.locks = NULL
         self.running = []
         if failure is not None:
             raise failure
@@ -266,7 +268,13 @@ cdef class Workspace(Layout):
             self.done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
         self._end()
 
-    def step(self, Examples examples not None, tuple vectors not None):
+    def write_back(self, tuple vectors not None, Counter steps):
+        """Copy parameters and state into the flat vectors, and the steps made into the counter."""
+        self._write_back(vectors)
+        if steps is not None:
+            steps.value = self.step_count
+
+    def step(self, Examples examples not None, tuple vectors not None, Counter steps not None):
         """Make one step with all examples as its batch, and write it back if all is finite.
 
         Return the loss before the step, summed with the examples' weights, and whether the step
@@ -281,7 +289,7 @@ cdef class Workspace(Layout):
             _train(self, n, 0, n, sums, False)
         self._end()
         if isfinite(sums[0]) and self.is_finite(len(vectors)):
-            self.write_back(vectors)
+            self.write_back(vectors, steps)
             return sums[0], True
         self.forget()
         return sums[0], False
@@ -432,10 +440,15 @@ cdef void _update_all(Workspace w) noexcept nogil:
 
 cdef void _forward_all(Workspace w) noexcept nogil:
     """FORWARD for any number of examples, each thread in a span's rows of its own."""
-    cdef Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
+    cdef:
+        Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
+        bint has_workers = w.has_workers
     w.float_mode = nncore_flush_subnormals()
     w.first, w.n_rows = 0, w.examples.n
+    # A workspace for small batches may lack the rows for every thread.
+    w.has_workers = has_workers and w.n_threads * w.span <= w.batch_size
     _run_phase(w, FORWARD, n_spans)
+    w.has_workers = has_workers
     w.total = _sum(w.span_losses, n_spans)
     nncore_set_float_mode(w.float_mode)
 
@@ -594,10 +607,9 @@ cdef void _work(Workspace w, int rank) noexcept nogil:
 
 cdef void _wake(Workspace w) noexcept nogil:
     cdef int rank
-    if w.has_workers:
-        for rank in range(1, w.n_threads):
-            if nncore_team_rouse(&w.team, rank):
-                PyThread_release_lock(w.locks[rank])
+    for rank in range(1, w.n_threads):
+        if nncore_team_rouse(&w.team, rank):
+            PyThread_release_lock(w.locks[rank])
 
 
 # Phase 1.

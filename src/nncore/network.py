@@ -285,7 +285,7 @@ class Network(Strict):
         return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
 
     def _keep(self, session: Session) -> None:
-        if session.size <= _MOST_IDLE:
+        if session.n_bytes <= _MOST_IDLE:
             self._idle.appendleft(session)
 
     def _as_examples(

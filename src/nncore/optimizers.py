@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ._arrays import as_vector, is_plain
 from ._checks import Strict, as_bool, as_integer, as_real
-from ._layout import FlatVector
+from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
 
 __all__ = ["SGD", "Adam", "Optimizer", "Rule", "as_optimizer"]
@@ -106,11 +106,11 @@ class Optimizer(Strict, ABC):
     _names: ClassVar[tuple[str, ...]]
 
     def __init__(self) -> None:
-        self._step_count = 0
+        self._steps = Counter()
         self._vectors: list[FlatVector] = []
         self._owner: Architecture | None = None
         self._rule: Rule | None = None
-        # The last result of `vectors`, as long as it needs no check.
+        # Cache of `vectors`; None if the state must be checked first.
         self._ready: list[FlatVector] | None = None
 
     def __repr__(self) -> str:
@@ -118,15 +118,16 @@ class Optimizer(Strict, ABC):
         return f"{type(self).__name__}({values})"
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_rule": None, "_ready": None}
+        state = {**self.__dict__, "_rule": None, "_ready": None, "_steps": self.step_count}
         state["_vectors"] = [vector.array for vector in self._vectors]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.step_count = state["_step_count"]
-        # Vectors from a mapped file are read-only.
-        arrays = [np.require(array, requirements=["C", "A", "W"]) for array in state["_vectors"]]
+        self._steps = Counter()
+        self.step_count = state["_steps"]
+        # Copies: vectors from a mapped file are read-only, those of a copied optimizer not ours.
+        arrays = [np.array(array, order="C") for array in state["_vectors"]]
         if self._owner is None:
             self.state = arrays
         else:
@@ -134,15 +135,16 @@ class Optimizer(Strict, ABC):
 
     @property
     def step_count(self) -> int:  # noqa: D102 - described in the class docstring
-        return self._step_count
+        return self._steps.value
 
     @step_count.setter
     def step_count(self, value: int) -> None:
-        self._step_count = as_integer("optimizer.step_count", value, low=0, high=_MOST_STEPS)
+        self._steps.value = as_integer("optimizer.step_count", value, low=0, high=_MOST_STEPS)
 
-    def note_steps(self, step_count: int) -> None:
-        """Set the number of steps made; sessions call it after a run."""
-        self.__dict__["_step_count"] = step_count
+    @property
+    def steps(self) -> Counter:
+        """The counter behind `step_count`, for a `Session`."""
+        return self._steps
 
     @property
     def state(self) -> tuple[Array, ...]:  # noqa: D102
@@ -155,7 +157,7 @@ class Optimizer(Strict, ABC):
             raise TypeError(
                 f"optimizer.state must be a tuple of vectors, got {type(vectors).__name__}"
             )
-        arrays = [np.asarray(vector) for vector in vectors]
+        arrays = [np.array(vector) for vector in vectors]
         if self._owner is not None:
             arrays = [self._checked(array, self._owner) for array in arrays]
         self._vectors = [FlatVector(array) for array in arrays]

@@ -102,23 +102,30 @@ class Session:
         # The place of the first example that the last call of `train` did not use, for callers
         # that an exception reaches.
         self.done = 0
-        self._exit: ExitStack | None = None
+        self._guard = ExitStack()
 
     @property
-    def size(self) -> int:
+    def n_bytes(self) -> int:
         """The bytes of the workspace."""
         return self._workspace.size
 
     def __enter__(self) -> Session:
-        if self._blas or self.shape[1] > 1:
-            with ExitStack() as stack:
-                if self._blas:
-                    stack.enter_context(blas_on_one_thread())
-                if self.shape[1] > 1:
-                    self._workspace.open_team()
-                    stack.callback(self._workspace.close_team)
-                self._exit = stack.pop_all()
+        try:
+            if self._blas:
+                self._guard.enter_context(blas_on_one_thread())
+            if self.shape[1] > 1:
+                self._workspace.open_team()
+        except BaseException:
+            self._close()
+            raise
         return self
+
+    def _close(self) -> None:
+        try:
+            if self.shape[1] > 1:
+                self._workspace.close_team()
+        finally:
+            self._guard.close()
 
     def __exit__(
         self,
@@ -128,8 +135,7 @@ class Session:
     ) -> None:
         # A session that nobody uses must not keep its network alive.
         release, self.release = self.release, None
-        if self._exit is not None:
-            self._exit.close()
+        self._close()
         self.discard()
         self._optimizer = None
         self._vectors = (self._parameters,)
@@ -165,10 +171,9 @@ class Session:
 
     def write_back(self) -> None:
         """Copy parameters and state into the flat vectors, and tell the optimizer its steps."""
-        self._workspace.write_back(self._vectors)
+        steps = None if self._optimizer is None else self._optimizer.steps
+        self._workspace.write_back(self._vectors, steps)
         self._is_ahead = False
-        if self._optimizer is not None:
-            self._optimizer.note_steps(self._workspace.step_count)
 
     def discard(self) -> None:
         """Forget the steps since the last `write_back`."""
@@ -237,11 +242,10 @@ class Session:
             Whether loss, parameters and state are finite; otherwise the step is undone.
         """
         self._is_ahead = True
-        loss, is_finite = self._workspace.step(examples, self._vectors)
+        assert self._optimizer is not None
+        result = self._workspace.step(examples, self._vectors, self._optimizer.steps)
         self._is_ahead = False
-        if is_finite and self._optimizer is not None:
-            self._optimizer.note_steps(self._workspace.step_count)
-        return loss, is_finite
+        return result
 
     def gradient(
         self,
