@@ -1,4 +1,4 @@
-"""What is installed: the files, and that other Cython modules can use the kernels."""
+"""The installed files, and the kernels in other Cython modules."""
 
 import importlib.util
 import shutil

@@ -19,7 +19,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.parametrize("name", ["nncore", *MODULES])
-def test_examples_in_docstrings_give_what_they_show(name: str) -> None:
+def test_docstring_examples_run(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 

@@ -1,6 +1,6 @@
-"""The seed's equations, by numbers worked out on paper, and its two readings of one memory.
+"""The equations of the paper, by numbers worked out by hand, and its two readings of one memory.
 
-"Seed" is the paper that the package follows; its section numbers are given. It writes w_{j,i}^l for
+The paper is T. Zollner, "Matrizen in Neuronalen Netzen"; its section numbers are given. It writes w_{j,i}^l for
 the weight from unit j of layer l-1 to unit i of layer l and puts it in row i, column j of W^l; here
 the same number is W[j, i]. Its sums from 0 to n^l run over all units of the layer before.
 """
@@ -124,7 +124,7 @@ def test_deltas_and_gradients_of_a_batch_worked_by_hand(twin: ModuleType, dtype:
         Z^2 =      (3+2-5  2+3-5) = (0  0)          A^2 = (0.5       0.5      )
                    (3-2    2-3  )   (1 -1)                (0.7310586 0.2689414)
 
-    Backward with Y = ((1, 0), (0, 1)), where (the seed's 3.8.1 has a slip, 3.6.1 is right)
+    Backward with Y = ((1, 0), (0, 1)), where (the paper's 3.8.1 has a slip, 3.6.1 is right)
     [delta^2] = (A^2 - Y) . A^2 . (1 - A^2), and 0.7310586 * 0.2689414 = 0.1966119::
 
         [delta^2] = (-0.5 * 0.25             0.5 * 0.25            ) = (-0.125      0.125    )
@@ -194,8 +194,8 @@ SIZES = [5, 4, 3]
 N = 6
 
 
-def seed_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Array, Array]:
-    """W^l (n_l x n_{l-1}), b^l, A^0 and Y with an example per column, all as the seed has them."""
+def paper_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Array, Array]:
+    """W^l (n_l x n_{l-1}), b^l, A^0 and Y with an example per column, all as in the paper."""
     W = [rng.standard_normal((n, m)) for m, n in itertools.pairwise(SIZES)]
     b = [rng.standard_normal(n) for n in SIZES[1:]]
     return W, b, rng.standard_normal((SIZES[0], N)), rng.uniform(0, 1, (SIZES[-1], N))
@@ -204,7 +204,7 @@ def seed_network(rng: np.random.Generator) -> tuple[list[Array], list[Array], Ar
 def vector_form(
     W: list[Array], b: list[Array], a_0: Array, y: Array
 ) -> tuple[list[Array], list[Array], list[Array]]:
-    """Return activations, deltas and gradients of one example by the seed's 2.4, 3.5 and 3.6."""
+    """Return activations, deltas and gradients of one example by the paper's 2.4, 3.5 and 3.6."""
     z_1 = W[0] @ a_0 + b[0]
     a_1 = sigma(z_1)
     z_2 = W[1] @ a_1 + b[1]
@@ -235,7 +235,7 @@ def test_matrix_form_equals_vector_form_of_each_example(
     twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator, at_once: bool
 ) -> None:
     """Section 3.6, an example at a time, against 3.7 and 3.8."""
-    W, b, A_0, Y = seed_network(rng)
+    W, b, A_0, Y = paper_network(rng)
     rows = [np.ascontiguousarray(x.T, dtype) for x in (*W, A_0, Y)]
     W_rows, A_0_rows, Y_rows = rows[:2], rows[2], rows[3]
     b_rows = [b_l.astype(dtype) for b_l in b]
@@ -251,20 +251,20 @@ def test_matrix_form_equals_vector_form_of_each_example(
             close(db[layer], sum(delta_vector[layer] for _, delta_vector, _ in examples))
 
 
-def test_column_major_arrays_of_the_seed_are_the_row_major_arrays_here(dtype: DType) -> None:
+def test_column_major_arrays_of_the_paper_are_the_row_major_arrays_here(dtype: DType) -> None:
     """W^1, n_1 x n_0, column by column, has the bytes of weights[0], n_0 x n_1, row by row."""
-    W_seed = np.asfortranarray(np.arange(12).reshape(4, 3), dtype)
-    W = W_seed.T
+    W_paper = np.asfortranarray(np.arange(12).reshape(4, 3), dtype)
+    W = W_paper.T
     assert W.flags.c_contiguous
-    assert np.shares_memory(W, W_seed)
-    assert W.tobytes() == W_seed.tobytes(order="F")
-    assert W[2, 1] == W_seed[1, 2]
+    assert np.shares_memory(W, W_paper)
+    assert W.tobytes() == W_paper.tobytes(order="F")
+    assert W[2, 1] == W_paper[1, 2]
 
 
-def test_kernels_work_in_the_seeds_orientation_without_a_copy(
+def test_kernels_work_in_the_papers_orientation_without_a_copy(
     twin: ModuleType, dtype: DType, close: Close, rng: np.random.Generator
 ) -> None:
-    """Column-major outputs are written through `.T`, and follow the seed's matrix equations."""
+    """Column-major outputs are written through `.T`, and follow the paper's matrix equations."""
 
     def column_major(*shape: int) -> Array:
         return np.asfortranarray(rng.standard_normal(shape), dtype)

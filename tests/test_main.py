@@ -97,7 +97,7 @@ def test_demo_prints_each_epoch_then_accuracy_speed_and_pictures(run: Run) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "line"),
     [
         (["--hidden", "20"], "64-20-10 network"),
         (["--hidden", "20", "15"], "64-20-15-10 network"),
@@ -108,19 +108,19 @@ def test_demo_prints_each_epoch_then_accuracy_speed_and_pictures(run: Run) -> No
         (["--seed", "12"], "test accuracy"),
     ],
 )
-def test_demo_takes_options(run: Run, options: list[str], told: str) -> None:
+def test_demo_takes_options(run: Run, options: list[str], line: str) -> None:
     status, out, err = run("demo", "--epochs", "1", *options)
     assert (status, err) == (0, "")
-    assert told in out
+    assert line in out
 
 
 def test_demo_repeats_itself_with_the_same_seed_only(run: Run) -> None:
-    def told(seed: str) -> str:
+    def output(seed: str) -> str:
         _, out, _ = run("demo", "--epochs", "2", "--seed", seed)
         return re.sub(r".* examples per second", "", out)
 
-    assert told("3") == told("3")
-    assert told("3") != told("4")
+    assert output("3") == output("3")
+    assert output("3") != output("4")
 
 
 def test_demo_trains_on_idx_files_in_a_directory(run: Run, tmp_path: Path) -> None:
@@ -255,12 +255,12 @@ def test_damaged_data_gives_one_line_and_status_2(
     directory = tmp_path / "digits"
     directory.mkdir()
     write_digits(directory)
-    told = damage(directory)
+    message = damage(directory)
     status, out, err = run("demo", "--data", str(directory))
     assert (status, out) == (2, "")
     assert err.startswith(f"nncore demo: error: {directory}")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
 
 
 def test_unreadable_file_gives_one_line_and_status_2(
@@ -307,7 +307,7 @@ def test_ctrl_c_ends_the_process_without_a_traceback() -> None:
 
 @needs_posix
 @pytest.mark.parametrize("command", ["demo", "info", "--help"])
-def test_reader_that_has_gone_ends_the_process_without_a_word(command: str) -> None:
+def test_a_closed_pipe_ends_the_process_silently(command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
@@ -323,7 +323,7 @@ def test_reader_that_has_gone_ends_the_process_without_a_word(command: str) -> N
 
 
 @needs_posix
-def test_reader_that_goes_away_meanwhile_ends_the_process_without_a_word() -> None:
+def test_a_pipe_closed_while_writing_ends_the_process_silently() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "nncore", "demo", "--epochs", "1000000"],
         stdout=subprocess.PIPE,

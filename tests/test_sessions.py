@@ -1,4 +1,4 @@
-"""Sessions and runs: what they write back, when, and what a run continues from."""
+"""Sessions and runs: when they write back, and how a run continues from a position."""
 
 import copy
 import pickle
@@ -290,7 +290,7 @@ def test_steps_of_a_session_left_without_write_back_are_discarded(
 
 @pytest.mark.parametrize("shared", [False, True], ids=["unshared", "shared"])
 def test_a_session_computes_with_the_steps_that_it_has_made(shared: bool) -> None:
-    """Whether anybody holds the flat vectors, which are out of date until `write_back`, or not."""
+    """The flat vectors are out of date until `write_back`, held by others or not."""
     (net, X, Y), (other, _, _) = problem(), problem()
     one, two, examples = nncore.Adam(), nncore.Adam(), Examples(X, Y)
     for optimizer, network in ((one, net), (two, other)):
