@@ -202,6 +202,7 @@ class TaggedNetwork(nncore.Network):
 
 class SlottedNetwork(nncore.Network):
     __slots__ = ("tag",)
+    tag: str
 
 
 class TaggedSGD(nncore.SGD):
