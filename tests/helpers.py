@@ -1,4 +1,4 @@
-"""Networks strung together from the reference kernels, data to run them on, and shared checks."""
+"""Networks computed by the reference kernels, data for them, and shared checks."""
 
 import os
 import subprocess
@@ -230,9 +230,9 @@ class Stepper:
 
 
 def assert_layers_close(twin: Twin, actual: Array, expected: Array, tolerance: float) -> None:
-    """Assert closeness relative to the length of each W^l and each b^l on its own.
+    """Assert closeness relative to the length of each W^l and each b^l.
 
-    A small gradient in an early layer is so not hidden behind a large one in a late layer.
+    So a large gradient in a late layer does not hide errors of a small one in an early layer.
     """
     for layer, wanted in zip(twin.layers(actual), twin.layers(expected), strict=True):
         for part, target in zip(layer, wanted, strict=True):
@@ -240,7 +240,7 @@ def assert_layers_close(twin: Twin, actual: Array, expected: Array, tolerance: f
 
 
 def snapshot(*things: Any) -> list[Any]:
-    """Return everything that a refused call must leave as it is."""
+    """Return everything that a refused call must not change."""
     states: list[Any] = []
     for thing in things:
         if isinstance(thing, nncore.Network):

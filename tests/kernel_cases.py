@@ -78,7 +78,7 @@ def normal(rng: np.random.Generator, dtype: DType, *shape: int) -> Array:
 def outputs_and_targets(
     rng: np.random.Generator, dtype: DType, loss: Loss, N: int, n: int
 ) -> tuple[Array, Array]:
-    """A and Y as a network with this loss would have them."""
+    """Return A and Y as they occur in a network with this loss."""
     if loss in ERRORS:
         return normal(rng, dtype, N, n), normal(rng, dtype, N, n)
     if loss == Loss.POISSON:

@@ -17,7 +17,7 @@ import nncore
 
 
 class Frame:
-    """Data of another library, which NumPy converts by this method only."""
+    """Data of another library, which NumPy converts with `__array__`."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -143,7 +143,7 @@ def test_numbers_too_small_for_the_networks_type_become_zero(setting: Setting) -
 
 @st.composite
 def views(draw: st.DrawFn, n: int, columns: int) -> Array:
-    """Return an (n, columns) view with whatever strides, of whatever type, of small integers."""
+    """Return an (n, columns) view of small integers, of any type and with any strides."""
     kind = draw(st.sampled_from("bBhHiIlLefdg?"))
     dtype = np.dtype(draw(st.sampled_from("<>")) + kind)
     step = [draw(st.sampled_from([1, 2, 3, -1, -2])) for _ in range(2)]
@@ -206,7 +206,7 @@ def test_any_shape_is_predicted_or_refused(shape: tuple[int, ...]) -> None:
     )
 )
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
-def test_whatever_is_no_matrix_is_refused_by_name(value: Any) -> None:
+def test_values_that_are_not_matrices_are_refused(value: Any) -> None:
     net = make([3, 2])
     with pytest.raises((TypeError, ValueError), match="X must"):
         net.predict(value)

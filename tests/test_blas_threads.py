@@ -17,7 +17,7 @@ from nncore._threads import blas_on_one_thread
 
 
 def results(call: Callable[..., Any], n_threads: int = 1) -> list[Any]:
-    """Return what a call leads to whose products BLAS would share out among its threads."""
+    """Return the results of a call whose products are large enough for BLAS to use threads."""
     net = make([301, 203, 101, 5], dtype="float32")
     X, Y = data(net, 530, np.random.default_rng(8))
     seen: list[set[int]] = []
@@ -74,7 +74,7 @@ def test_other_threads_can_limit_blas_after_a_call(
 
 
 def test_overlapping_fits_restore_the_number(on_blas: None) -> None:
-    """Each fit begins inside the one before it, and ends before that one does or after."""
+    """Each fit begins during the one before it; they end in several orders."""
     net = make([7, 5])
     X, Y = data(net, 20, np.random.default_rng(8))
     begun, end = ([threading.Event() for _ in range(3)] for _ in range(2))
@@ -110,7 +110,7 @@ def test_ctrl_c_while_threads_start_restores_the_number(
 
     net = make([7, 5])
     monkeypatch.setattr(_thread, "start_new_thread", interrupt)
-    # The exception's traceback keeps the frames of the call, and so whatever they forgot to close.
+    # While the traceback exists, the garbage collector cannot close what the call left open.
     with pytest.raises(KeyboardInterrupt) as raised:
         net.predict(np.ones((50, 7)), n_threads=2)
     assert blas_threads() == {3}

@@ -10,7 +10,7 @@ from helpers import problem, snapshot
 import nncore
 
 
-def test_callback_is_told_epoch_losses_seconds_and_network() -> None:
+def test_callback_receives_epoch_losses_seconds_and_network() -> None:
     net, X, Y = problem()
     ends: list[nncore.EpochEnd] = []
     history = net.fit(X, Y, epochs=3, validation_data=(X, Y), callbacks=[ends.append])
@@ -25,7 +25,7 @@ def test_callback_is_told_epoch_losses_seconds_and_network() -> None:
 
 
 @pytest.mark.parametrize("answer", [True, np.True_])
-def test_true_stops_after_all_callbacks_were_called(answer: object) -> None:
+def test_returning_true_stops_after_all_callbacks_ran(answer: object) -> None:
     net, X, Y = problem()
     calls: list[tuple[str, int]] = []
 
@@ -42,12 +42,12 @@ def test_true_stops_after_all_callbacks_were_called(answer: object) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, False, 0, np.False_, 0.3, "loss", [1], np.ones(3)])
-def test_no_other_answer_than_true_stops(answer: object) -> None:
+def test_only_true_stops_training(answer: object) -> None:
     net, X, Y = problem()
     assert len(net.fit(X, Y, epochs=3, callbacks=[lambda end: answer])) == 3
 
 
-def test_training_may_be_left_to_run_until_a_callback_stops_it() -> None:
+def test_a_callback_can_stop_training_with_any_number_of_epochs() -> None:
     net, X, Y = problem()
     assert len(net.fit(X, Y, epochs=10**12, callbacks=[lambda end: end.epoch == 3])) == 3
 
@@ -80,7 +80,7 @@ def test_callback_may_change_the_network() -> None:
     assert (net.parameters == 0).all()
 
 
-def test_exception_in_a_callback_passes_with_the_network_at_the_end_of_the_epoch() -> None:
+def test_exception_in_a_callback_leaves_the_network_at_the_end_of_the_epoch() -> None:
     (net, X, Y), (other, _, _) = problem(), problem()
     one, two = nncore.Adam(), nncore.Adam()
 
@@ -121,7 +121,7 @@ def test_verbose_prints_a_line_after_each_epoch(capsys: pytest.CaptureFixture[st
     assert len({len(line) for line in lines}) == 1
 
 
-def test_nothing_is_printed_otherwise(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_without_verbose(capfd: pytest.CaptureFixture[str]) -> None:
     net, X, Y = problem()
     net.fit(X, Y, epochs=2, validation_data=(X, Y))
     net.fit(X, Y, epochs=2, verbose=True)

@@ -100,7 +100,7 @@ def test_digits_are_fresh_arrays_at_each_call() -> None:
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 4), (2, 3, 5), (2, 1, 3, 2), (0, 4, 4), (0,)])
 @pytest.mark.parametrize("dtype", IDX_TYPES)
-def test_idx_gives_back_what_was_written(
+def test_idx_files_are_read_back(
     tmp_path: Path, dtype: str, shape: tuple[int, ...], compress: bool
 ) -> None:
     rng = np.random.default_rng(0)
@@ -296,7 +296,7 @@ def test_missing_half_of_a_pair_is_named(tmp_path: Path, name: str) -> None:
         load_mnist(tmp_path)
 
 
-def test_missing_empty_and_wrong_directory_are_told_apart(tmp_path: Path) -> None:
+def test_missing_empty_and_wrong_directories_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such directory"):
         load_mnist(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="got neither images-idx3-ubyte nor"):

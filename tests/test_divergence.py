@@ -14,7 +14,7 @@ DType = np.dtype[Any]
 
 
 @every_optimizer
-def test_divergence_brings_back_the_end_of_the_last_finite_epoch(
+def test_divergence_restores_the_end_of_the_last_finite_epoch(
     create: Callable[[], Optimizer], dtype: DType
 ) -> None:
     (net, X, Y), (other, _, _) = linear_problem(dtype), linear_problem(dtype)
@@ -44,7 +44,7 @@ def test_divergence_brings_back_the_end_of_the_last_finite_epoch(
 
 
 @every_optimizer
-def test_divergence_in_the_first_epoch_leaves_everything_as_it_was(
+def test_divergence_in_the_first_epoch_changes_nothing(
     create: Callable[[], Optimizer], dtype: DType
 ) -> None:
     net, X, Y = linear_problem(dtype)
@@ -57,7 +57,7 @@ def test_divergence_in_the_first_epoch_leaves_everything_as_it_was(
         net.fit(X, Y, epochs=3, batch_size=8, optimizer=optimizer)
 
 
-def test_divergence_in_the_last_step_of_an_epoch_is_seen() -> None:
+def test_divergence_in_the_last_step_of_an_epoch_is_detected() -> None:
     """The loss is that before the step: here only the parameters show it."""
     net, X, Y = linear_problem()
     net.parameters *= 1e50
@@ -66,7 +66,7 @@ def test_divergence_in_the_last_step_of_an_epoch_is_seen() -> None:
         net.fit(X, Y, batch_size=40, optimizer=optimizer)
 
 
-def test_divergence_brings_back_state_that_began_during_the_fit() -> None:
+def test_divergence_restores_state_created_during_the_fit() -> None:
     net, X, Y = linear_problem()
     optimizer = nncore.SGD(0.01)
     states: list[list[Any]] = []
@@ -83,7 +83,7 @@ def test_divergence_brings_back_state_that_began_during_the_fit() -> None:
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
-def test_parameters_that_are_not_finite_are_seen(output: str) -> None:
+def test_parameters_that_are_not_finite_are_detected(output: str) -> None:
     net = make([2, 2], loss={"softmax": "cross_entropy", "sigmoid": "squared_error"}[output])
     net.weights[0][0, 0] = np.nan
     with pytest.raises(nncore.DivergenceError, match="epoch 1"):

@@ -1,4 +1,4 @@
-"""Predictions of a few rows, which go over plain arrays, and of many, checked in passing."""
+"""Predictions of a few rows, computed on plain arrays, and of many rows."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_doubles_that_are_not_finite_floats_are_found(n_rows: int, bad: float) -
         net.predict(X)
 
 
-def test_what_is_no_plain_array_of_a_few_rows_is_left_to_others(dtype: DType) -> None:
+def test_the_fast_path_takes_only_few_rows_of_plain_arrays(dtype: DType) -> None:
     net = make([4, 3], dtype=dtype)
     few = forward_pass(net)
     X = np.ones((2, 4), dtype)
@@ -125,7 +125,7 @@ def test_what_is_no_plain_array_of_a_few_rows_is_left_to_others(dtype: DType) ->
     assert few.predict(X) is not None
 
 
-def test_the_parameters_are_read_anew_in_every_call(dtype: DType) -> None:
+def test_every_call_reads_the_current_parameters(dtype: DType) -> None:
     net = nncore.Network([2, 1], activation="identity", dtype=dtype)
     net.parameters = np.array([1, 2, 3])
     X = np.ones((1, 2), dtype)
@@ -137,7 +137,7 @@ def test_the_parameters_are_read_anew_in_every_call(dtype: DType) -> None:
 @pytest.mark.parametrize("row", [0, 31, 32, 500, 998])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_what_is_not_finite_is_found_in_passing(
+def test_the_fast_path_finds_numbers_that_are_not_finite(
     dtype: DType, rng: np.random.Generator, row: int, value: float, n_threads: int
 ) -> None:
     net = make([7, 5, 2], dtype=dtype)

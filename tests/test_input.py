@@ -23,7 +23,7 @@ def test_wrong_shape_of_inputs_is_refused(
         setting.call(call, np.zeros(shape), setting.Y)
 
 
-def test_a_single_example_is_told_how_to_become_a_row(setting: Setting) -> None:
+def test_the_error_for_a_single_example_shows_how_to_make_a_row(setting: Setting) -> None:
     with pytest.raises(ValueError, match=r"X\[np\.newaxis\]"):
         setting.net.predict(np.zeros(4))
 
@@ -46,7 +46,7 @@ def test_other_number_of_rows_in_targets_is_refused(setting: Setting, call: str,
 
 
 @pytest.mark.parametrize("call", TAKES_Y)
-def test_no_rows_are_refused_where_a_mean_is_taken(setting: Setting, call: str) -> None:
+def test_empty_inputs_are_refused_where_a_mean_is_taken(setting: Setting, call: str) -> None:
     with refused(ValueError, "X", "at least 1 row", "(0, 4)", unchanged=setting.everything):
         setting.call(call, np.zeros((0, 4)), np.zeros((0, 2)))
 
@@ -91,7 +91,7 @@ ids += ["sparse matrix", "one str", "None", "dict", "generator"]
 
 @pytest.mark.parametrize("call", TAKES_X)
 @pytest.mark.parametrize(("convert", "error", "got"), NOT_NUMBERS, ids=ids)
-def test_what_is_no_array_of_real_numbers_is_refused_as_inputs(
+def test_inputs_that_are_not_real_numbers_are_refused(
     setting: Setting, call: str, convert: Callable[[Array], Any], error: Any, got: str
 ) -> None:
     with refused(error, "X must", got, unchanged=setting.everything):
@@ -100,7 +100,7 @@ def test_what_is_no_array_of_real_numbers_is_refused_as_inputs(
 
 @pytest.mark.parametrize("call", TAKES_Y)
 @pytest.mark.parametrize(("convert", "error", "got"), NOT_NUMBERS, ids=ids)
-def test_what_is_no_array_of_real_numbers_is_refused_as_targets(
+def test_targets_that_are_not_real_numbers_are_refused(
     setting: Setting, call: str, convert: Callable[[Array], Any], error: Any, got: str
 ) -> None:
     with refused(error, "Y must", got, unchanged=setting.everything):
@@ -108,9 +108,7 @@ def test_what_is_no_array_of_real_numbers_is_refused_as_targets(
 
 
 @pytest.mark.parametrize("value", ["ones", ["1"] * N, np.ones(N) * 1j, [None] * N, [[1]] * N])
-def test_what_is_no_vector_of_real_numbers_is_refused_as_sample_weight(
-    setting: Setting, value: Any
-) -> None:
+def test_sample_weights_that_are_not_real_numbers_are_refused(setting: Setting, value: Any) -> None:
     for call in TAKES_Y:
         with refused((TypeError, ValueError), "sample_weight must", unchanged=setting.everything):
             setting.call(call, setting.X, setting.Y, sample_weight=value)
@@ -168,7 +166,7 @@ def test_first_row_of_a_vector_of_targets_that_is_not_finite_is_named() -> None:
 
 @pytest.mark.parametrize("row", [0, 1, 15, 16, 28, N - 1])
 @pytest.mark.parametrize("column", [0, 3])
-def test_rows_are_counted_right_everywhere(setting: Setting, row: int, column: int) -> None:
+def test_the_row_number_is_correct_everywhere(setting: Setting, row: int, column: int) -> None:
     X = setting.X.copy()
     X[row:, column] = np.nan
     with pytest.raises(ValueError, match=rf"X must be finite, got nan in row {row}$"):

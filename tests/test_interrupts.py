@@ -28,18 +28,18 @@ create = lambda: nncore.Network([16, 1024, 1024, 1], seed=0)
 net, optimizer = create(), nncore.Adam(1e-4)
 before = net.parameters.copy()
 
-def tell():
+def report():
     while not optimizer.state:
         time.sleep(0.01)
     time.sleep(0.2)  # parameters show from outside at the end of an epoch only
     print("training", flush=True)
 
-teller = threading.Thread(target=tell)
-teller.start()
+reporter = threading.Thread(target=report)
+reporter.start()
 try:
     net.fit(X, Y, epochs=10**6, batch_size=batch_size, optimizer=optimizer, shuffle=False)
 except KeyboardInterrupt:
-    teller.join()
+    reporter.join()
     steps = optimizer.step_count
     twin, its = create(), nncore.Adam(1e-4)
     twin.fit(X[: steps * batch_size], Y[: steps * batch_size], batch_size=batch_size,
@@ -66,15 +66,15 @@ def test_ctrl_c_ends_training_after_a_whole_step() -> None:
     process.send_signal(signal.SIGINT)
     # Left alone it would train for days.
     out, err = process.communicate(timeout=30)
-    told = json.loads(out)
-    assert told.pop("steps") > 0
-    assert all(told.values()), told
+    findings = json.loads(out)
+    assert findings.pop("steps") > 0
+    assert all(findings.values()), findings
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode == -signal.SIGINT
 
 
 def interrupt_after(begun: threading.Event) -> threading.Thread:
-    """Press Ctrl-C in this process when it has computed for a while from `begun` on."""
+    """Raise SIGINT after this process has computed for 0.1 s since `begun` was set."""
 
     def press() -> None:
         begun.wait()
@@ -91,7 +91,7 @@ def interrupt_after(begun: threading.Event) -> threading.Thread:
 @pytest.mark.parametrize("call", ["predict", "evaluate", "gradient"])
 def test_ctrl_c_ends_calls_over_many_rows(call: str) -> None:
     net = nncore.Network([1, 1000, 1000, 1], seed=0)
-    # One number seen as very many rows: no memory, but hours of work.
+    # One number broadcast to very many rows: no memory, but hours of work.
     source: Any = np.memmap
     X = np.broadcast_to(np.ones((1, 1), dtype=np.float32), (2**26, 1)).view(source)
     Y = np.broadcast_to(np.ones((1, 1), dtype=np.float32), (2**26, 1)).view(source)

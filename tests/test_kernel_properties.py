@@ -221,7 +221,7 @@ def test_read_only_inputs_are_accepted(
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if c.n_outputs and c.overwrites], ids=str)
-def test_outputs_are_overwritten_whatever_they_held(
+def test_outputs_are_overwritten_even_if_they_held_nan(
     twin: ModuleType, dtype: DType, rng: np.random.Generator, call: Call
 ) -> None:
     arrays = call.arrays(rng, dtype, 7, 13, 17)
@@ -245,7 +245,7 @@ def test_no_sample_weight_means_ones(
     sample_weight[...] = 1
     weighted = getattr(twin, call.kernel)(*expected, sample_weight, *call.scalars)
     unweighted = getattr(twin, call.kernel)(*arrays, None, *call.scalars)
-    # A sum over rows that need not be told apart is formed in another order.
+    # Without weights the rows' bounds do not matter, and the sum is formed in another order.
     assert unweighted == (weighted and pytest.approx(weighted, rel=8 * float(np.finfo(dtype).eps)))
     assert_array_equal(arrays[0], expected[0])
 

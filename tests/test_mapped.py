@@ -120,7 +120,7 @@ def test_mapped_values_that_are_not_finite_diverge(
             net.fit(*mapped, epochs=2, batch_size=8, optimizer=optimizer)
         return
     with refused(nncore.DivergenceError, "epoch 1", "finite", unchanged=(net, optimizer)):
-        # The state begins with zeros, of which the snapshot before knows nothing.
+        # The fit creates the state, zeros, after the snapshot.
         try:
             net.fit(*mapped, epochs=2, batch_size=8, optimizer=optimizer)
         finally:
@@ -230,7 +230,7 @@ net.fit(np.ones((64, 1024)), np.zeros(64))
 before = psutil.Process().memory_info().rss
 seen = []
 try:
-    # NaN is met in the fourth batch: nothing before or after may have read the whole file.
+    # The fourth batch holds NaN. Nothing may read the whole file before or after.
     net.fit(X, Y, batch_size=32, shuffle=False)
 except nncore.DivergenceError:
     seen.append(psutil.Process().memory_info().rss - before)

@@ -1,4 +1,4 @@
-"""Memory that calls take, keep and give back."""
+"""Memory that calls allocate and keep."""
 
 import gc
 import tracemalloc
@@ -11,7 +11,7 @@ from helpers import make, problem
 import nncore
 
 
-def test_nothing_grows_from_epoch_to_epoch() -> None:
+def test_memory_does_not_grow_from_epoch_to_epoch() -> None:
     net, X, Y = problem(n=2000)
     held: list[int] = []
 
@@ -30,7 +30,7 @@ def test_nothing_grows_from_epoch_to_epoch() -> None:
     assert held[-1] - held[0] < 300 * 200
 
 
-def test_nothing_grows_from_call_to_call() -> None:
+def test_memory_does_not_grow_from_call_to_call() -> None:
     net, X, Y = problem()
     optimizer = nncore.Adam()
 
@@ -68,7 +68,7 @@ def test_data_of_the_networks_dtype_are_never_copied(classes: bool) -> None:
         lambda: net.evaluate(X, Y),
         lambda: net.gradient(X, Y),
     ]
-    # The order of the examples, a mask or two on Y, and the batch on its way; class indices are
+    # The order of the examples, a mask or two of Y, and the batch; class indices are
     # copied, since they become addresses, here for training and for validation.
     allowed = 16 * n + (16 * n if classes else 4 * Y.size) + 1_200_000
     for call in calls:

@@ -25,7 +25,7 @@ INITS = ["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
 # Construction
 
 
-def test_attributes_say_what_was_asked_for() -> None:
+def test_attributes_equal_the_arguments() -> None:
     net = nncore.Network(
         [np.int8(4), 3, np.uint64(2)],  # type: ignore[list-item]
         activation=["relu", "softmax"],
@@ -55,14 +55,14 @@ def test_architecture_cannot_be_assigned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights", "biases"])
-def test_views_cannot_be_replaced_by_arrays_that_are_none(name: str) -> None:
+def test_weights_and_biases_cannot_be_assigned(name: str) -> None:
     net = make([3, 2])
     with pytest.raises(AttributeError):
         setattr(net, name, tuple(np.zeros_like(view) for view in getattr(net, name)))
 
 
 @pytest.mark.parametrize("given", ["float32", np.float32, np.dtype("f4"), "f4", "single"])
-def test_dtype_may_be_given_in_every_way_of_numpy(given: npt.DTypeLike) -> None:
+def test_dtype_accepts_every_form_that_numpy_does(given: npt.DTypeLike) -> None:
     assert nncore.Network([2, 1], dtype=given).dtype == np.float32
 
 
@@ -171,7 +171,7 @@ def test_initial_weights_have_the_variance_of_their_initialiser(init: str) -> No
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_each_layer_is_drawn_with_its_own_sizes_and_anew(init: str) -> None:
+def test_each_layer_is_drawn_separately_with_its_own_sizes(init: str) -> None:
     net = nncore.Network([100, 100, 100, 400], dtype="float64", init=init, seed=4)
     first, second, third = (W.std() for W in net.weights)
     wider = {"glorot": np.sqrt(200 / 500), "he": 1.0, "normal": 1.0}[init.split("_")[0]]
@@ -196,7 +196,7 @@ def test_same_seed_gives_the_same_values_in_both_types(init: str) -> None:
     assert single.parameters.tobytes() == double.parameters.astype("f4").tobytes()
 
 
-def test_seeds_and_generators_say_what_is_drawn() -> None:
+def test_seeds_and_generators_determine_the_parameters() -> None:
     def first(seed: Any) -> bytes:
         return nncore.Network([4, 3], seed=seed).parameters.tobytes()
 

@@ -158,7 +158,7 @@ def test_two_fits_of_n_epochs_equal_one_of_twice_as_many(
 
 
 @every_optimizer
-def test_train_on_batch_goes_on_from_the_state_of_fit(create: Callable[[], Optimizer]) -> None:
+def test_train_on_batch_continues_from_the_state_of_fit(create: Callable[[], Optimizer]) -> None:
     (by_fit, X, Y), (by_batch, _, _) = problem(), problem()
     one, two = create(), create()
     by_fit.fit(X, Y, epochs=2, batch_size=8, optimizer=one, shuffle=False)
@@ -169,7 +169,7 @@ def test_train_on_batch_goes_on_from_the_state_of_fit(create: Callable[[], Optim
     assert same(one, two)
 
 
-def test_an_optimizer_by_name_begins_anew_with_its_defaults() -> None:
+def test_an_optimizer_given_by_name_is_new_with_default_coefficients() -> None:
     for name, create in (("sgd", nncore.SGD), ("adam", nncore.Adam)):
         (by_name, X, Y), (by_instance, _, _) = problem(), problem()
         for _ in range(2):
@@ -179,7 +179,7 @@ def test_an_optimizer_by_name_begins_anew_with_its_defaults() -> None:
 
 
 @pytest.mark.parametrize("create", [OPTIMIZERS["momentum"], OPTIMIZERS["adam"]])
-def test_state_changes_what_the_next_fit_does(create: Callable[[], Optimizer]) -> None:
+def test_changed_state_affects_the_next_fit(create: Callable[[], Optimizer]) -> None:
     (kept, X, Y), (anew, _, _) = problem(), problem()
     optimizer = create()
     for _ in range(2):
@@ -190,7 +190,7 @@ def test_state_changes_what_the_next_fit_does(create: Callable[[], Optimizer]) -
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 @every_optimizer
-def test_copy_in_the_midst_of_training_goes_on_alike_and_on_its_own(
+def test_a_copy_made_between_fits_is_equal_and_independent(
     create: Callable[[], Optimizer], copied: Callable[[Optimizer], Optimizer], dtype: DType
 ) -> None:
     net, X, Y = problem(dtype)
@@ -205,7 +205,7 @@ def test_copy_in_the_midst_of_training_goes_on_alike_and_on_its_own(
     assert net.equals(other_net)
 
 
-def test_network_and_optimizer_pickled_together_go_on_alike() -> None:
+def test_network_and_optimizer_pickled_together_continue_with_the_same_bits() -> None:
     net, X, Y = problem()
     optimizer = nncore.Adam(0.01)
     net.fit(X, Y, optimizer=optimizer, seed=0)

@@ -85,9 +85,7 @@ def test_wrong_options_of_fit_are_refused(
 
 
 @pytest.mark.parametrize("value", ["sgd", None, nncore.Adam, 0.1])
-def test_train_on_batch_wants_an_optimizer_that_keeps_its_state(
-    setting: Setting, value: Any
-) -> None:
+def test_train_on_batch_requires_an_optimizer_instance(setting: Setting, value: Any) -> None:
     with refused(TypeError, "optimizer must be an instance", unchanged=setting.everything):
         setting.net.train_on_batch(setting.X, setting.Y, value)
 
@@ -159,7 +157,7 @@ FITTING["cross_entropy"] = ["softmax"]
 
 
 @pytest.mark.parametrize(("loss", "output"), [*itertools.product(FITTING, ACTIVATIONS)])
-def test_loss_takes_the_outputs_whose_delta_it_has_and_no_others(loss: str, output: str) -> None:
+def test_each_loss_accepts_only_its_output_activations(loss: str, output: str) -> None:
     activation = ["tanh", output]
     if output in FITTING[loss]:
         assert nncore.Network([2, 3, 2], activation=activation, loss=loss).activation[1] == output

@@ -105,7 +105,7 @@ def test_no_rows_give_no_outputs(dtype: DType) -> None:
     assert [A.shape for A in net.layer_outputs(empty)] == [(0, 4), (0, 2)]
 
 
-def test_predictions_of_a_row_do_not_depend_on_the_others_beyond_rounding(
+def test_predictions_of_a_row_depend_on_other_rows_only_by_rounding(
     dtype: DType, rng: np.random.Generator
 ) -> None:
     net = make([5, 7, 3], dtype=dtype)
@@ -122,7 +122,7 @@ CASES = [
     for loss, output in PAIRS
     for sizes in SIZES
     for hidden in HIDDEN
-    # The diagonal will do where hidden and output layers may be anything.
+    # For the squared error, test only equal hidden and output activations.
     if (hidden == output if loss == "squared_error" else len(sizes) > 2 or hidden == "tanh")
 ]
 
@@ -161,8 +161,8 @@ def test_gradient_equals_central_differences(
         net.parameters[i] = w
         return (losses[0] - losses[1]) / (2 * h)
 
-    # Two central differences, of h and 2 h, whose errors of the order of h² cancel: with this h
-    # what is left is some 1e-12, of the loss's rounding and of the order of h⁴ alike.
+    # Combine central differences of h and 2 h so that their errors of order h² cancel: with this h
+    # what is left is some 1e-12, from the loss's rounding and the order of h⁴.
     h = 2e-4
     differences = np.array(
         [(4 * slope(i, h) - slope(i, 2 * h)) / 3 for i in range(net.parameters.size)]

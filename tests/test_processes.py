@@ -1,4 +1,4 @@
-"""Fits in processes of their own: after a fork, in workers, interrupted, with other kernels."""
+"""Fits in other processes: after a fork, in workers, interrupted, with other kernels."""
 
 import json
 import multiprocessing
@@ -117,7 +117,7 @@ os._exit(0)
 @pytest.mark.parametrize("kernels", ["blas", _kernels.available()[-1]])
 @pytest.mark.parametrize("fitting", ["none", "another"])
 def test_fit_works_in_a_forked_process(fitting: str, kernels: str) -> None:
-    """Whether another thread, which the child does not have, is at work or not."""
+    """With and without another thread at work, which the child process does not have."""
     process = run(FORK, fitting, NNCORE_KERNELS=kernels)
     assert process.returncode == 0, process.stderr
     child, parent = np.split(np.array(process.stdout.split()), 2)
@@ -198,7 +198,7 @@ print("returned")
 @pytest.mark.parametrize("patched", ["before", "after"])
 @pytest.mark.parametrize("kernels", ["blas", _kernels.available()[-1]])
 def test_green_threads_get_the_bits_of_one_thread(patched: str, kernels: str) -> None:
-    """A green "worker" runs on the leader's own thread, so it never arrives while that works."""
+    """A green thread runs on the leader's own thread, so it cannot work at the same time."""
     pytest.importorskip("gevent", reason="needs gevent")
     process = run(GEVENT, patched, NNCORE_KERNELS=kernels)
     assert process.stdout == "returned\n", process.stderr

@@ -202,6 +202,7 @@ class TaggedNetwork(nncore.Network):
 
 class SlottedNetwork(nncore.Network):
     __slots__ = ("tag",)
+    tag: str
 
 
 class TaggedSGD(nncore.SGD):
@@ -258,7 +259,7 @@ def test_a_clipped_gradient_has_the_largest_norm_allowed(dtype: DType, ratio: fl
     norm = float(np.linalg.norm(net.gradient(X, Y)))
     net.fit(X, Y, batch_size=4, optimizer=nncore.SGD(1e3), gradient_clipping=ratio * norm)
     step = float(np.linalg.norm(net.parameters.astype(np.float64) - before)) / 1e3
-    # What a step adds is rounded beside the parameter that it is added to.
+    # A step is rounded when it is added to a parameter.
     rounding = float(np.finfo(dtype).eps) / 1e3
     assert step == pytest.approx(ratio * norm, rel=1e-5, abs=4 * rounding)
     assert step > 0 or ratio * norm < rounding
@@ -267,8 +268,8 @@ def test_a_clipped_gradient_has_the_largest_norm_allowed(dtype: DType, ratio: fl
 @pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="the system has no timers of that kind"
 )
-def test_interrupt_during_a_batch_of_everything_leaves_the_network_as_it_was() -> None:
-    """The first phase of the one step takes longer than the timer, and changes nothing."""
+def test_interrupt_before_the_first_step_changes_nothing() -> None:
+    """The first phase of the only step takes longer than the timer."""
     rng = np.random.default_rng(0)
     X, Y = rng.random((60_000, 200), np.float32), rng.random((60_000, 300), np.float32)
     net = nncore.Network([200, 300, 300, 300], seed=0)
@@ -308,7 +309,7 @@ def test_large_workspaces_are_not_kept() -> None:
 
 
 def test_callbacks_keep_subnormal_numbers() -> None:
-    """A run flushes them, in its own threads and until its end."""
+    """Steps flush them, in their own threads."""
     tiny = np.finfo(np.float32).smallest_subnormal
     seen = []
     net = nncore.Network([3, 2], seed=0)

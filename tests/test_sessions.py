@@ -1,4 +1,4 @@
-"""Sessions and runs: what they write back, when, and what a run continues from."""
+"""Sessions and runs: when they write back, and how a run continues from a position."""
 
 import copy
 import pickle
@@ -190,7 +190,7 @@ def test_discarded_steps_leave_no_trace() -> None:
         session.use(one, one.rule())
         session.train(Examples(X, Y), None, N, 0, N, sums)
         session.discard()
-        assert session.outputs(Examples(X)).tobytes() == other.predict(X).tobytes()
+        np.testing.assert_array_equal(session.outputs(Examples(X)), other.predict(X))
     for optimizer, network in ((one, net), (two, other)):
         network.train_on_batch(X, Y, optimizer)
     assert snapshot(net, one) == snapshot(other, two)
@@ -290,7 +290,7 @@ def test_steps_of_a_session_left_without_write_back_are_discarded(
 
 @pytest.mark.parametrize("shared", [False, True], ids=["unshared", "shared"])
 def test_a_session_computes_with_the_steps_that_it_has_made(shared: bool) -> None:
-    """Whether anybody holds the flat vectors, which are out of date until `write_back`, or not."""
+    """The flat vectors are out of date until `write_back`, held by others or not."""
     (net, X, Y), (other, _, _) = problem(), problem()
     one, two, examples = nncore.Adam(), nncore.Adam(), Examples(X, Y)
     for optimizer, network in ((one, net), (two, other)):
@@ -306,7 +306,7 @@ def test_a_session_computes_with_the_steps_that_it_has_made(shared: bool) -> Non
             other.train_on_batch(X, Y, two)
             mean = session.total_loss(examples) / N
             assert mean == pytest.approx(other.evaluate(X, Y), rel=1e-14)
-            assert session.outputs(examples).tobytes() == other.predict(X).tobytes()
+            np.testing.assert_array_equal(session.outputs(examples), other.predict(X))
             session.train(examples, None, N, 0, N, sums)
             other.train_on_batch(X, Y, two)
         session.write_back()

@@ -154,7 +154,7 @@ def test_an_epoch_in_chunks_has_the_bits_of_one_in_a_piece(kind: Kind, chunk: in
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
-def test_a_loss_that_is_not_finite_ends_the_epoch_unless_told_otherwise(keep_going: bool) -> None:
+def test_a_loss_that_is_not_finite_ends_the_epoch_unless_keep_going(keep_going: bool) -> None:
     net = make([5, 6, 3])
     X, Y = data(net, N, np.random.default_rng(6))
     Y[BATCH, 0] = np.nan

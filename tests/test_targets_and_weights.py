@@ -128,7 +128,7 @@ def test_extreme_weights_that_are_finite_give_the_plain_mean(
     net = make([5, 4, 3], dtype=kind)
     X, Y = data(net, 4, rng)
     weights = np.full(4, weight, dtype=kind)
-    # Close to zero the weight itself has few digits, but all four are alike.
+    # Close to zero the weight itself has few digits, but all four are equal.
     assert net.evaluate(X, Y, sample_weight=weights) == pytest.approx(net.evaluate(X, Y), rel=1e-5)
     assert_layers_close(
         Twin(net), net.gradient(X, Y, sample_weight=weights), net.gradient(X, Y), 1e-5
@@ -166,7 +166,7 @@ def test_class_indices_may_have_every_integer_type(kind: Any, rng: np.random.Gen
     assert net.gradient(X, given).tobytes() == net.gradient(X, labels).tobytes()
 
 
-def test_a_vector_of_targets_will_do_for_one_output(dtype: DType, rng: np.random.Generator) -> None:
+def test_targets_of_one_output_may_be_a_vector(dtype: DType, rng: np.random.Generator) -> None:
     net = make([5, 4, 1], dtype=dtype)
     X, Y = data(net, 50, rng)
     assert net.evaluate(X, Y[:, 0]) == net.evaluate(X, Y)

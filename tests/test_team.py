@@ -126,7 +126,7 @@ def test_a_handler_that_raises_while_the_leader_waits_for_workers_to_leave(
 
     def handler(number: int, frame: Any) -> None:
         handled.append(number)
-        # A second one, to which the leader must listen as well before the worker leaves.
+        # Send a second one, which the leader must handle as well while it waits.
         if len(handled) == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         else:

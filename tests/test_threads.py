@@ -50,7 +50,7 @@ def problem(
 
 
 def fitted(n_threads: int | None, **options: Any) -> list[Any]:
-    """Return what a fit with that many threads leads to."""
+    """Return the results of a fit with that many threads."""
     net, X, Y = problem()
     optimizer = nncore.Adam(0.01)
     options = {"epochs": 2, "batch_size": 53, "seed": 3} | options
@@ -208,7 +208,7 @@ ENDINGS: dict[str, tuple[Callback, type[BaseException] | None]] = {
 
 
 @pytest.mark.parametrize(("callback", "error"), ENDINGS.values(), ids=ENDINGS)
-def test_fit_leaves_blas_as_it_was_however_it_ends(
+def test_fit_restores_blas_however_it_ends(
     callback: Callback,
     error: type[BaseException] | None,
     on_blas: None,

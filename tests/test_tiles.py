@@ -206,7 +206,7 @@ def test_spans_do_not_change_a_bit(
 @pytest.mark.parametrize(
     "sizes", [[3, 5, 1], [17, 9, 33], [16, 32, 8], [1, 1], [1, 9, 1], [21, 1, 33]]
 )
-def test_nothing_of_an_earlier_call_shows(sizes: list[int], dtype: DType) -> None:
+def test_calls_do_not_depend_on_earlier_ones(sizes: list[int], dtype: DType) -> None:
     """Not in the padding of the panels either, and not of a longer batch."""
 
     def results(tiles: Tiles) -> list[bytes]:

@@ -112,7 +112,7 @@ def test_same_seed_gives_the_same_bits(create: Callable[[], Optimizer], dtype: D
     assert run(1, dtype, optimizer=create())[0] != first[0]
 
 
-def test_no_seed_gives_another_order_each_time() -> None:
+def test_fits_without_a_seed_differ() -> None:
     assert run(None)[0] != run(None)[0]
 
 
@@ -148,7 +148,7 @@ def test_every_example_takes_part_once_in_each_epoch() -> None:
     assert history.loss == pytest.approx([0.5 * (targets**2).mean()] * 3, rel=1e-15)
 
 
-def test_fit_goes_on_from_where_the_network_stands() -> None:
+def test_fit_continues_from_the_current_parameters() -> None:
     net, X, Y = problem()
     net.parameters = np.linspace(-1, 1, net.parameters.size)
     before = net.evaluate(X, Y)
@@ -174,11 +174,11 @@ def test_batch_without_weight_makes_no_step(create: Callable[[], Optimizer], dty
     assert one.step_count == 12
     assert net.equals(other)
     assert snapshot(one) == snapshot(two)
-    # Weighted rows are added up one by one, others in one sweep.
+    # Weighted losses are summed row by row, others in one pass.
     np.testing.assert_allclose(history.loss, expected.loss, rtol=8 * np.finfo(dtype).eps)
 
 
-def test_weights_all_alike_change_nothing_but_rounding(dtype: DType) -> None:
+def test_equal_weights_change_only_rounding(dtype: DType) -> None:
     (net, X, Y), (other, _, _) = problem(dtype), problem(dtype)
     net.fit(X, Y, batch_size=8, seed=0, sample_weight=np.full(37, 4.0))
     other.fit(X, Y, batch_size=8, seed=0)

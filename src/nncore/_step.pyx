@@ -21,7 +21,8 @@ from libc.string cimport memcpy, memset
 
 from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
-    GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile, width_of_panel)
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile,
+    width_of_panel)
 from nncore._tables cimport (
     NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
     nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,

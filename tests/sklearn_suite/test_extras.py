@@ -44,7 +44,7 @@ def flat(estimator: Any) -> Array:
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("cls", BOTH)
-def test_dtype_decides_whatever_x_is(cls: Any, solver: str) -> None:
+def test_dtype_takes_precedence_over_the_type_of_x(cls: Any, solver: str) -> None:
     options: dict[str, Any] = {"solver": solver, "max_iter": 5, "learning_rate_init": 0.01}
     single = small(cls, dtype="float32", **options).fit(X, y)
     assert {p.dtype for p in single.coefs_ + single.intercepts_} == {np.dtype("float32")}
@@ -211,7 +211,7 @@ def test_lbfgs_has_no_epochs_to_validate_after() -> None:
 
 
 @pytest.mark.parametrize("scoring", ["loss", "neg_log_loss"])
-def test_early_stopping_goes_by_the_loss_if_told_to(scoring: str) -> None:
+def test_early_stopping_can_monitor_the_loss(scoring: str) -> None:
     estimator = small(early_stopping=True, scoring=scoring, n_iter_no_change=3, max_iter=200)
     estimator.fit(X, y, X_val=X_val, y_val=y_val)
     np.testing.assert_allclose(
@@ -236,7 +236,7 @@ def test_early_stopping_takes_a_scorer() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.2, [0.2, 0.5]])
-def test_dropout_draws_nothing_that_others_draw_and_is_off_in_predict(dropout: Any) -> None:
+def test_dropout_has_its_own_random_numbers_and_is_off_in_predict(dropout: Any) -> None:
     options: dict[str, Any] = {"hidden_layer_sizes": (30, 20), "max_iter": 40}
     fits = [small(dropout=dropout, **options).fit(X, y) for _ in range(2)]
     assert (flat(fits[0]) == flat(fits[1])).all()
@@ -246,7 +246,7 @@ def test_dropout_draws_nothing_that_others_draw_and_is_off_in_predict(dropout: A
     assert fits[0].loss_ > small(**options).fit(X, y).loss_
 
 
-def test_gradient_clipping_bounds_what_a_step_changes() -> None:
+def test_gradient_clipping_bounds_a_step() -> None:
     options: dict[str, Any] = {"solver": "sgd", "momentum": 0, "batch_size": 300, "max_iter": 1}
     options |= {"learning_rate_init": 1.0, "warm_start": True}
     estimator = small(gradient_clipping=1e-3, **options).initialize(X, y)
@@ -324,7 +324,7 @@ def test_scikit_learns_progress_bar_runs() -> None:
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_initialize_draws_what_fit_begins_with(cls: Any) -> None:
+def test_initialize_draws_the_parameters_that_fit_starts_from(cls: Any) -> None:
     estimator = small(cls, learning_rate_init=1e-300, solver="sgd", max_iter=1)
     assert (flat(estimator.initialize(X, y)) == flat(small(cls).initialize(X, y))).all()
     assert estimator.n_iter_ == estimator.t_ == 0
@@ -333,7 +333,7 @@ def test_initialize_draws_what_fit_begins_with(cls: Any) -> None:
     assert estimator.predict(X).shape == (300,)
 
 
-def test_fitting_goes_on_from_what_was_written_after_initialize() -> None:
+def test_fit_starts_from_what_was_written_after_initialize() -> None:
     pretrained = theirs.MLPClassifier((10,), random_state=1, max_iter=50).fit(X, y)
     estimator = small(warm_start=True, solver="lbfgs", max_iter=1).initialize(X, y)
     for W, expected in zip(estimator.coefs_, pretrained.coefs_, strict=True):

@@ -57,7 +57,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
-def test_signatures_begin_as_scikit_learns(name: str) -> None:
+def test_signatures_begin_with_scikit_learns_parameters(name: str) -> None:
     ours, other = (
         {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[name],
         getattr(theirs, name),
@@ -73,7 +73,7 @@ def test_signatures_begin_as_scikit_learns(name: str) -> None:
             assert list(actual)[: len(expected)] == list(expected)
 
 
-def test_everything_public_of_scikit_learns_is_there() -> None:
+def test_all_public_names_of_scikit_learn_exist() -> None:
     for ours, other in (
         (small(), theirs.MLPClassifier(max_iter=2)),
         (small(MLPRegressor), theirs.MLPRegressor(max_iter=2)),
@@ -134,7 +134,7 @@ def test_metadata_routing() -> None:
     assert same(search.best_estimator_, small().fit(X, y, weights))
 
 
-def test_joblibs_processes_give_what_this_one_gives() -> None:
+def test_joblibs_processes_give_the_same_bits() -> None:
     fits = joblib.Parallel(n_jobs=2)(
         joblib.delayed(small(random_state=seed).fit)(X, y) for seed in (0, 1)
     )
@@ -142,7 +142,7 @@ def test_joblibs_processes_give_what_this_one_gives() -> None:
     assert not same(fits[1], fits[0])
 
 
-def test_dasks_processes_give_what_this_one_gives() -> None:
+def test_dasks_processes_give_the_same_bits() -> None:
     distributed = pytest.importorskip("distributed")
     with (
         distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None),
@@ -156,7 +156,7 @@ def test_dasks_processes_give_what_this_one_gives() -> None:
 
 
 @pytest.mark.parametrize("kind", ["as it is", "pickled", "copied", "deep copy", "from joblib"])
-def test_writing_to_coefs_changes_what_is_predicted(kind: str, tmp_path: Path) -> None:
+def test_writing_to_coefs_changes_the_predictions(kind: str, tmp_path: Path) -> None:
     fitted = small().fit(X, y)
     if kind == "pickled":
         fitted = pickle.loads(pickle.dumps(fitted))
@@ -190,7 +190,7 @@ def test_other_arrays_in_the_place_of_coefs_are_taken_up() -> None:
     assert np.shares_memory(fitted.coefs_[0], fitted._network.parameters)
 
 
-def test_a_pickled_estimator_goes_on_as_if_it_had_not_been_one() -> None:
+def test_a_pickled_estimator_continues_with_the_same_bits() -> None:
     one = small(random_state=np.random.RandomState(0))
     one.partial_fit(X, y, classes=np.arange(10))
     other = pickle.loads(pickle.dumps(one))
@@ -267,7 +267,7 @@ def test_input_that_need_not_be_copied_is_not_changed() -> None:
         ({"scoring": "no such"}, "no such"),
     ],
 )
-def test_wrong_parameters_are_named_with_what_was_got(
+def test_errors_name_the_wrong_parameter_and_its_value(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -53,7 +53,9 @@ def assert_same(one: Any, other: Any, tolerance: float = 1e-6) -> None:
 @pytest.mark.parametrize("activation", ["logistic", "tanh", "relu", "identity"])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("name", BOTH)
-def test_twenty_epochs_end_where_scikit_learns_do(name: str, solver: str, activation: str) -> None:
+def test_twenty_epochs_give_scikit_learns_parameters(
+    name: str, solver: str, activation: str
+) -> None:
     one, other = pair(name, solver=solver, activation=activation)
     one.fit(X, y)
     other.fit(X, y)
@@ -86,7 +88,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_each_option_ends_where_scikit_learns_does(name: str, options: dict[str, Any]) -> None:
+def test_each_option_gives_scikit_learns_parameters(name: str, options: dict[str, Any]) -> None:
     if options.get("solver") == "sgd" and name == "MLPRegressor":
         options = {**options, "learning_rate_init": 0.01}
     one, other = pair(name, **options)
@@ -112,7 +114,7 @@ def test_float32_stays_close_and_keeps_its_type(name: str, solver: str) -> None:
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("name", BOTH)
-def test_sample_weights_do_what_scikit_learns_do(
+def test_sample_weights_act_as_in_scikit_learn(
     name: str, solver: str, early_stopping: bool
 ) -> None:
     weights = np.random.default_rng(0).uniform(0, 3, len(X))
@@ -143,7 +145,7 @@ def test_a_batch_whose_weights_have_a_negative_sum_trains_as_in_scikit_learn(
 
 @needs_weights
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_poisson_loss_is_scikit_learns(solver: str) -> None:
+def test_poisson_loss_equals_scikit_learns(solver: str) -> None:
     one, other = pair("MLPRegressor", loss="poisson", solver=solver)
     one.fit(X, y)
     other.fit(X, y)
@@ -162,7 +164,7 @@ def test_two_classes_are_one_output(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_multilabel_targets_are_scikit_learns(solver: str) -> None:
+def test_multilabel_targets_give_scikit_learns_parameters(solver: str) -> None:
     inputs, labels = make_multilabel_classification(100, random_state=0)
     one, other = pair("MLPClassifier", solver=solver)
     one.fit(inputs, labels)
@@ -175,7 +177,7 @@ def test_multilabel_targets_are_scikit_learns(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_several_outputs_are_scikit_learns(solver: str) -> None:
+def test_several_outputs_give_scikit_learns_parameters(solver: str) -> None:
     inputs, targets = make_regression(200, 8, n_targets=3, random_state=0)
     one, other = pair("MLPRegressor", solver=solver, learning_rate_init=1e-4, activation="tanh")
     one.fit(inputs, targets)
@@ -186,7 +188,7 @@ def test_several_outputs_are_scikit_learns(solver: str) -> None:
 
 @pytest.mark.parametrize("container", [*CSR_CONTAINERS, *CSC_CONTAINERS])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_sparse_input_gives_what_dense_input_gives(solver: str, container: Any) -> None:
+def test_sparse_input_gives_the_results_of_dense_input(solver: str, container: Any) -> None:
     one, other = pair("MLPClassifier", solver=solver, batch_size=50)
     one.fit(container(X), y)
     other.fit(container(X), y)
