@@ -156,7 +156,8 @@ class Run:
     batch_size : int
     draw_order : callable, optional
         Returns an epoch's order, from the position's generator and the last order. By default
-        examples are taken as they lie.
+        examples are taken as they lie. An exception meanwhile, Ctrl-C included, may leave the
+        generator advanced.
     position : Position, optional
         Where to begin.
     options : StepOptions, optional
