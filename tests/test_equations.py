@@ -1,8 +1,8 @@
 """The equations of the paper, by numbers worked out by hand, and its two readings of one memory.
 
 The paper is T. Zollner, "Matrizen in Neuronalen Netzen"; its section numbers are given. It writes
-w_{j,i}^l for the weight from unit j of layer l-1 to unit i of layer l and puts it in row i, column j
-of W^l; here the same number is W[j, i]. Its sums from 0 to n^l run over all units of the layer
+w_{j,i}^l for the weight from unit j of layer l-1 to unit i of layer l and puts it in row i, column
+j of W^l; here the same number is W[j, i]. Its sums from 0 to n^l run over all units of the layer
 before.
 """
 

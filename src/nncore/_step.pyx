@@ -13,8 +13,8 @@ addresses are bytes and all offsets numbers, so one source serves float32 and fl
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
-    PyThread_type_lock, WAIT_LOCK)
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -27,7 +27,7 @@ from nncore._tables cimport (
     nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,
     nncore_team_closed, nncore_team_doze, nncore_team_done, nncore_team_finish,
     nncore_team_open, nncore_team_rouse, nncore_team_stop,
-    nncore_team_stopped, nncore_team_take, nncore_this_thread)
+    nncore_team_stopped, nncore_team_take)
 
 import _thread
 import os
@@ -132,6 +132,7 @@ cdef class Workspace(Layout):
         cnp.ndarray lock_array, asleep_array
         list running
         object process
+        unsigned long leader
         bint has_workers
         Rule rule
         # The phase, and the batch that it works on.
@@ -191,6 +192,8 @@ cdef class Workspace(Layout):
         nncore_team_open(&self.team, cnp.PyArray_DATA(self.asleep_array))
         self.running = []
         self.process = os.getpid()
+        # The operating system's thread, whatever a library makes of `_thread.get_ident`.
+        self.leader = <unsigned long> PyThread_get_thread_ident()
         try:
             for rank in range(1, self.n_threads):
                 self.locks[rank] = PyThread_allocate_lock()
@@ -212,7 +215,7 @@ cdef class Workspace(Layout):
     def _join_team(self, int rank, running):
         try:
             # A green thread on the leader's own thread cannot help, and would never return.
-            if nncore_this_thread() != self.team.leader:
+            if <unsigned long> PyThread_get_thread_ident() != self.leader:
                 with nogil:
                     _work(self, rank)
         finally:
@@ -390,10 +393,10 @@ cdef void _gradient(Workspace w) noexcept nogil:
         _backward(w, begin, min(w.batch_size, n - begin), sums)
         if w.interrupted:
             break
-        w.total += sums[0]
+        w.total = w.total + sums[0]
         w.beta = 0 if begin == 0 else 1
         _run_phase(w, ACCUMULATE, w.n_tiles)
-        w.first_example += w.n_rows
+        w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
     nncore_set_float_mode(w.float_mode)
 
@@ -443,7 +446,7 @@ cdef void _step(Workspace w) noexcept nogil:
 cdef void _count_step(Workspace w) noexcept nogil:
     """Set what a step shares among its tiles: Adam's corrected means and the L2 terms' factor."""
     cdef double correction
-    w.step_count += 1
+    w.step_count = w.step_count + 1
     w.clipping = 1
     w.decay = w.rule.weight_decay + w.rule.penalty / w.weight
     if w.rule.kind == ADAM:
@@ -511,7 +514,7 @@ cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
 cdef void _watch(Workspace w, Py_ssize_t work) noexcept nogil:
     """Check for signals every 50 ms; if a handler raised, stop before the next update."""
     cdef double now
-    w.work += work
+    w.work = w.work + work
     if w.work < WATCH_WORK:
         return
     w.work = 0
