@@ -95,7 +95,7 @@ class ArrayData:
 
 @dataclass
 class Position:
-    """Where a run stands. A run with a copy, for instance a pickled one, continues with the same bits.
+    """Where a run stands. A run with a copy or a pickle of it continues with the same bits.
 
     Attributes
     ----------
