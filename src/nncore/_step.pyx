@@ -13,8 +13,8 @@ addresses are bytes and all offsets numbers, so one source serves float32 and fl
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
-    PyThread_type_lock, WAIT_LOCK)
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -27,8 +27,7 @@ from nncore._tables cimport (
     NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
     nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,
     nncore_team_closed, nncore_team_doze, nncore_team_done, nncore_team_finish,
-    nncore_team_open, nncore_team_rouse, nncore_team_stop,
-    nncore_team_stopped, nncore_team_take, nncore_this_thread)
+    nncore_team_open, nncore_team_rouse, nncore_team_stop, nncore_team_stopped, nncore_team_take)
 
 import _thread
 import os
@@ -133,6 +132,7 @@ cdef class Workspace(Layout):
         cnp.ndarray lock_array, asleep_array
         list running
         object process
+        unsigned long leader
         bint has_workers
         Rule rule
         # The phase, and the batch that it works on.
@@ -194,6 +194,8 @@ cdef class Workspace(Layout):
         nncore_team_open(&self.team, cnp.PyArray_DATA(self.asleep_array))
         self.running = []
         self.process = os.getpid()
+        # The operating system's thread, whatever a library makes of `_thread.get_ident`.
+        self.leader = <unsigned long> PyThread_get_thread_ident()
         try:
             for rank in range(1, self.n_threads):
                 self.locks[rank] = PyThread_allocate_lock()
@@ -215,7 +217,7 @@ cdef class Workspace(Layout):
     def _join_team(self, int rank, running):
         try:
             # A green thread on the leader's own thread cannot help, and would never return.
-            if nncore_this_thread() != self.team.leader:
+            if <unsigned long> PyThread_get_thread_ident() != self.leader:
                 with nogil:
                     _work(self, rank)
         finally:

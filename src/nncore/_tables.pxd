@@ -106,13 +106,12 @@ cdef extern from "float_mode.h" nogil:
 
 cdef extern from "team.h" nogil:
     ctypedef struct nncore_team:
-        const void *leader
+        pass
 
     enum:
         NNCORE_SPINS
         NNCORE_YIELDS
 
-    const void *nncore_this_thread() noexcept
     void nncore_pause(int spins) noexcept
     void nncore_team_open(nncore_team *team, void *asleep) noexcept
     void nncore_team_close(nncore_team *team) noexcept

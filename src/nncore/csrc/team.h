@@ -36,15 +36,8 @@ typedef struct {
     ptrdiff_t n_items;
     atomic_int stopped; /* items that are left are to be skipped */
     atomic_int closed;  /* workers leave */
-    const void *leader;
     atomic_int *asleep; /* one per thread; the memory is the caller's */
 } nncore_team;
-
-/* Names the calling operating-system thread. */
-static inline const void *nncore_this_thread(void) {
-    static _Thread_local char place;
-    return &place;
-}
 
 static inline void nncore_yield(void) {
 #if defined(_WIN32)
@@ -66,14 +59,13 @@ static inline void nncore_pause(int spins) {
 #endif
 }
 
-/* The calling thread becomes the leader. `asleep` has a zero per thread, the leader included. */
+/* Begin without a phase. `asleep` has a zero per thread, the leader included. */
 static inline void nncore_team_open(nncore_team *team, void *asleep) {
     team->asleep = asleep;
     atomic_store(&team->ticket, 0);
     atomic_store(&team->finished, 0);
     atomic_store(&team->stopped, 0);
     atomic_store(&team->closed, 0);
-    team->leader = nncore_this_thread();
 }
 
 /* Workers leave as soon as they have finished their items. */
