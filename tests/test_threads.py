@@ -14,7 +14,7 @@ import pytest
 from helpers import CALLS, Array, blas_threads, data, every_call, make, refused, snapshot
 
 import nncore
-from nncore.network import Callback
+from nncore.history import Callback
 
 DType = np.dtype[Any]
 Optimizer = nncore.SGD | nncore.Adam

@@ -14,7 +14,8 @@ try:
     from . import datasets
     from ._include import get_include
     from .architecture import Architecture
-    from .network import EpochEnd, History, Network
+    from .history import EpochEnd, History
+    from .network import Network
     from .optimizers import SGD, Adam, Optimizer
     from .training import DivergenceError
 

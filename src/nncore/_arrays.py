@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._kernels import first_beyond
-from ._layout import SOURCES, Examples
+from ._layout import SOURCES, Examples, plain_examples
 from .architecture import FLOATS, Architecture
 from .enums import Loss
 
 __all__ = [
     "as_examples",
     "as_matrix",
+    "as_training_examples",
     "as_vector",
     "check_finite",
     "first_nonfinite",
@@ -241,3 +242,14 @@ def as_examples(
     least = _LEAST_WEIGHT[architecture.dtype.name]
     weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
     return Examples(inputs, targets, weights), float(weights.sum(dtype=np.float64))
+
+
+def as_training_examples(
+    X: object, Y: object, sample_weight: object | None, architecture: Architecture
+) -> tuple[Examples, float]:
+    """Return `as_examples`, without most of its time for arrays that need no conversion."""
+    if sample_weight is None:
+        examples = plain_examples(X, Y, architecture)
+        if examples is not None:
+            return examples, float(examples.n)
+    return as_examples(X, Y, sample_weight, architecture)

@@ -5,34 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import as_examples, as_matrix, as_vector, check_finite
-from ._checks import (
-    Strict,
-    as_bool,
-    as_dropout,
-    as_generator,
-    as_integer,
-    as_real,
-    one_of,
-)
+from ._arrays import as_matrix, as_training_examples, as_vector, check_finite
+from ._checks import Strict, as_generator, one_of
 from ._forward import ForwardPass
 from ._kernels import KERNELS
-from ._layout import Examples, FlatVector, plain_examples
+from ._layout import Examples, FlatVector
 from ._threads import as_n_threads
 from .architecture import Architecture
+from .fitting import fit
+from .history import Callback, History
 from .initializers import INITIALIZERS
-from .optimizers import Optimizer, as_optimizer
-from .session import GRADIENT_BATCH, Session, StepOptions
-from .training import ArrayData, DivergenceError, Position, Run, any_stops, as_callbacks
+from .optimizers import Optimizer
+from .session import GRADIENT_BATCH, Session
+from .training import DivergenceError
 
-__all__ = ["Callback", "EpochEnd", "History", "Network"]
+__all__ = ["Network"]
 
 Array = npt.NDArray[Any]
 
@@ -288,19 +280,6 @@ class Network(Strict):
         if session.n_bytes <= _MOST_IDLE:
             self._idle.appendleft(session)
 
-    def _as_examples(
-        self,
-        X: npt.ArrayLike,
-        Y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None,
-        names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
-    ) -> tuple[Examples, float]:
-        if sample_weight is None:
-            examples = plain_examples(X, Y, self._architecture)
-            if examples is not None:
-                return examples, examples.n
-        return as_examples(X, Y, sample_weight, self._architecture, names=names)
-
     def predict(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the outputs A^L for each example, equation (1).
 
@@ -389,10 +368,11 @@ class Network(Strict):
         TypeError, ValueError
             An argument is not a finite array of numbers of its shape.
         """
-        examples, weight = self._as_examples(X, Y, sample_weight)
-        return self._evaluate(examples, weight, n_threads)
+        examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
+        return self.mean_loss(examples, weight, n_threads)
 
-    def _evaluate(self, examples: Examples, weight: float, n_threads: int | None) -> float:
+    def mean_loss(self, examples: Examples, weight: float, n_threads: int | None) -> float:
+        """Return the mean loss of checked examples with this sum of weights."""
         with self.session(examples.n, n_threads=n_threads) as session:
             return session.total_loss(examples) / weight
 
@@ -426,7 +406,7 @@ class Network(Strict):
         TypeError, ValueError
             An argument is not a finite array of numbers of its shape.
         """
-        examples, weight = self._as_examples(X, Y, sample_weight)
+        examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
         out = np.empty_like(self._vector.array)
         batch_size = min(examples.n, GRADIENT_BATCH)
         with self.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
@@ -475,8 +455,8 @@ class Network(Strict):
                 "optimizer must be an instance such as nncore.SGD(0.1), which keeps its state, "
                 f"got {optimizer!r}"
             )
-        examples, weight = self._as_examples(X, Y, sample_weight)
-        self._check_writeable()
+        examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
+        self.check_writeable()
         n = examples.n
         with self.session(n, batch_size=n, n_threads=n_threads) as session:
             session.use(optimizer, optimizer.rule())
@@ -486,7 +466,8 @@ class Network(Strict):
         what = "a parameter or the optimizer's state" if math.isfinite(loss) else "the loss"
         raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged", what)
 
-    def _check_writeable(self) -> None:
+    def check_writeable(self) -> None:
+        """Raise ValueError if `parameters` is read-only."""
         if not self._vector.array.flags.writeable:
             raise ValueError("network.parameters must be writeable, got a read-only vector")
 
@@ -577,137 +558,20 @@ class Network(Strict):
         >>> history.loss[-1] < 0.4
         True
         """
-        epochs = as_integer("epochs", epochs, high=None)
-        batch_size = as_integer("batch_size", batch_size)
-        optimizer = as_optimizer(optimizer)
-        optimizer.check(self._architecture)
-        self._check_writeable()
-        shuffle = as_bool("shuffle", shuffle)
-        rng = as_generator(seed)
-        checked_callbacks = as_callbacks(callbacks)
-        if as_bool("verbose", verbose):
-            checked_callbacks.insert(0, partial(_print, epochs))
-        examples, weight = self._as_examples(X, Y, sample_weight)
-        validation = self._as_validation(validation_data)
-        options = _step_options(dropout, gradient_clipping, self._architecture.n_hidden, rng)
-
-        batch_size = min(batch_size, examples.n)
-        history = History()
-        with self.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
-            run = Run(
-                session,
-                optimizer,
-                ArrayData(examples),
-                batch_size,
-                draw_order=_draw_order if shuffle else None,
-                position=Position(rng),
-                options=options,
-            )
-            for epoch in run.epochs(epochs):
-                loss, validation_loss = epoch.loss / weight, None
-                if validation is not None:
-                    validation_loss = self._evaluate(*validation, n_threads)
-                    history.validation_loss.append(validation_loss)
-                history.loss.append(loss)
-                history.seconds.append(epoch.seconds)
-                if checked_callbacks:
-                    end = EpochEnd(epoch.number, loss, validation_loss, epoch.seconds, self)
-                    if any_stops(checked_callbacks, end):
-                        break
-        return history
-
-    def _as_validation(
-        self, validation_data: Sequence[npt.ArrayLike] | None
-    ) -> tuple[Examples, float] | None:
-        if validation_data is None:
-            return None
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-            raise TypeError(
-                "validation_data must be a tuple (X, Y) or (X, Y, sample_weight), "
-                f"got {type(validation_data).__name__}"
-                + (f" of {len(validation_data)}" if hasattr(validation_data, "__len__") else "")
-            )
-        X, Y, *rest = validation_data
-        names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-        return as_examples(X, Y, rest[0] if rest else None, self._architecture, names=names)
-
-
-@dataclass(frozen=True)
-class EpochEnd:
-    """The argument of a callback, created after each epoch.
-
-    Attributes
-    ----------
-    epoch : int
-        Counted from 1 in each call of `Network.fit`.
-    loss : float
-        The mean loss of the epoch's examples, each computed just before its step.
-    validation_loss : float or None
-        The mean loss of the validation data after the epoch.
-    seconds : float
-        The duration of the epoch's steps.
-    network : Network
-    """
-
-    epoch: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-    network: Network
-
-
-Callback = Callable[[EpochEnd], object]
-
-
-@dataclass
-class History:
-    """Losses and times of a call of `Network.fit`, with an entry per epoch.
-
-    Attributes
-    ----------
-    loss : list of float
-        As in `EpochEnd`.
-    validation_loss : list of float
-        Empty without validation data.
-    seconds : list of float
-    """
-
-    loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.loss)
-
-
-def _draw_order(
-    rng: np.random.Generator, last: npt.NDArray[np.intp] | None, n: int
-) -> npt.NDArray[np.intp]:
-    return rng.permutation(n)
-
-
-def _step_options(
-    dropout: float | Sequence[float],
-    gradient_clipping: float | None,
-    n_hidden: int,
-    rng: np.random.Generator,
-) -> StepOptions:
-    rates = as_dropout(dropout, n_hidden)
-    max_norm = 0.0
-    if gradient_clipping is not None:
-        max_norm = as_real("gradient_clipping", gradient_clipping)
-        if not max_norm > 0:
-            raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
-    if not any(rates):
-        return StepOptions(max_norm)
-    # Without dropout the generator draws only orders.
-    return StepOptions(max_norm, rates, int(rng.integers(2**63)))
-
-
-def _print(epochs: int, end: EpochEnd) -> None:
-    validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
-    print(
-        f"epoch {end.epoch:{len(str(epochs))}}/{epochs}  loss {end.loss:.6f}{validation}  "
-        f"{end.seconds:.3f} s",
-        flush=True,
-    )
+        return fit(
+            self,
+            X,
+            Y,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            shuffle=shuffle,
+            seed=seed,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            dropout=dropout,
+            gradient_clipping=gradient_clipping,
+            callbacks=callbacks,
+            verbose=verbose,
+            n_threads=n_threads,
+        )

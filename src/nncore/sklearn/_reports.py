@@ -6,7 +6,8 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from ..network import EpochEnd, Network
+from ..history import EpochEnd
+from ..network import Network
 from ..training import any_stops, as_callbacks
 
 try:  # from scikit-learn 1.9 on
