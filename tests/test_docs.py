@@ -57,7 +57,12 @@ def test_links_in_a_document_lead_to_files(document: Path) -> None:
 def test_internals_name_what_the_source_has() -> None:
     sources = [path for path in (ROOT / "src").rglob("*") if path.suffix in SOURCE_SUFFIXES]
     words = set(re.findall(r"\w+", " ".join(path.read_text() for path in sources)))
-    words |= {word for path in sources for word in path.name.split(".")}
+    words |= {
+        word
+        for path in sources
+        for part in path.relative_to(ROOT).parts
+        for word in part.split(".")
+    }
     text = re.sub(r"^```.*?^```", "", INTERNALS.read_text(), flags=re.DOTALL | re.MULTILINE)
     quoted = " ".join(re.findall(r"`([^`]+)`", text))
     assert quoted
