@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._layout import Counter, Examples, FlatVector, Layout
+from ._team import Team
 from .optimizers import Rule
 from .session import StepOptions
 
@@ -16,8 +17,8 @@ class Workspace(Layout):
     @property
     def done(self) -> int: ...
     def configure(self, rule: Rule, options: StepOptions) -> None: ...
-    def open_team(self) -> None: ...
-    def close_team(self) -> None: ...
+    @property
+    def team(self) -> Team: ...
     def train(
         self,
         examples: Examples,

@@ -11,10 +11,6 @@ addresses are bytes and all offsets numbers, so one source serves float32 and fl
 """
 
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
-    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -23,14 +19,7 @@ from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
     GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile,
     width_of_panel)
-from nncore._tables cimport (
-    NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
-    nncore_seconds, nncore_set_float_mode, nncore_team, nncore_team_begin, nncore_team_close,
-    nncore_team_closed, nncore_team_doze, nncore_team_done, nncore_team_finish,
-    nncore_team_open, nncore_team_rouse, nncore_team_stop, nncore_team_stopped, nncore_team_take)
-
-import _thread
-import os
+from nncore._team cimport Team, is_stopped, run_item, stop
 
 import numpy as np
 
@@ -49,13 +38,9 @@ cdef enum:
     # A network whose span would hold fewer multiplications takes more examples: calls count, too.
     LEAST_SPAN_WORK = 400_000
 
-# How often signals are checked: the clock is read after so many multiplications.
+# What a batch counts for, in multiplications, until signals are checked again.
 cdef enum:
-    WATCH_WORK = 10_000_000
-    # What a batch, and a yield while waiting, count for.
     BATCH_WORK = 1_000
-    YIELD_WORK = 1_000_000
-cdef double WATCH_SECONDS = 0.05
 
 
 cpdef Py_ssize_t span_of(Py_ssize_t batch_size, Py_ssize_t n_parameters, bint blas) noexcept:
@@ -126,14 +111,7 @@ cdef class Workspace(Layout):
         public Py_ssize_t step_count
         # The first example that the last call of `train` did not use.
         readonly Py_ssize_t done
-        nncore_team team
-        # A lock per worker to sleep on; none while this thread works alone.
-        PyThread_type_lock *locks
-        cnp.ndarray lock_array, asleep_array
-        list running
-        object process
-        unsigned long leader
-        bint has_workers
+        readonly Team team
         Rule rule
         # The phase, and the batch that it works on.
         Phase phase
@@ -154,15 +132,10 @@ cdef class Workspace(Layout):
         double *span_losses
         double *span_weights
         cnp.ndarray span_sums, out_array
-        # Of the leader, which looks for signals.
-        nncore_float_mode float_mode
-        Py_ssize_t work
-        double seconds
-        object failure
-        bint interrupted
 
     def __init__(self, architecture, batch_size, span, n_threads, blas):
         super().__init__(architecture, batch_size, span, n_threads, blas)
+        self.team = Team(n_threads)
         self.out_array = np.zeros(self.depth, dtype=np.intp)
         self.outs = <char **> cnp.PyArray_DATA(self.out_array)
 
@@ -178,75 +151,6 @@ cdef class Workspace(Layout):
         for l in range(self.depth):
             self.layers[l].dropout_rate = (
                 options.dropout[l] if l < len(options.dropout) else 0)
-
-    # The team.
-
-    def open_team(self):
-        """Start the workers; the calling thread leads them.
-
-        A worker is started without waiting for it. If the system has no more threads, fewer do the
-        same work.
-        """
-        cdef int rank
-        self.lock_array = np.zeros(self.n_threads, dtype=np.uintp)
-        self.asleep_array = np.zeros(self.n_threads, dtype=np.intc)
-        self.locks = <PyThread_type_lock *> cnp.PyArray_DATA(self.lock_array)
-        nncore_team_open(&self.team, cnp.PyArray_DATA(self.asleep_array))
-        self.running = []
-        self.process = os.getpid()
-        # The operating system's thread, whatever a library makes of `_thread.get_ident`.
-        self.leader = <unsigned long> PyThread_get_thread_ident()
-        try:
-            for rank in range(1, self.n_threads):
-                self.locks[rank] = PyThread_allocate_lock()
-                if self.locks[rank] == NULL:
-                    break
-                PyThread_acquire_lock(self.locks[rank], WAIT_LOCK)
-                running = _thread.allocate_lock()
-                running.acquire()
-                try:
-                    _thread.start_new_thread(self._join_team, (rank, running))
-                except RuntimeError:
-                    break
-                self.running.append(running)
-        except BaseException:
-            self.close_team()
-            raise
-        self.has_workers = True
-
-    def _join_team(self, int rank, running):
-        try:
-            # A green thread on the leader's own thread cannot help, and would never return.
-            if <unsigned long> PyThread_get_thread_ident() != self.leader:
-                with nogil:
-                    _work(self, rank)
-        finally:
-            running.release()
-
-    def close_team(self):
-        """Make the workers leave, and wait until all have. A signal's exception is raised after."""
-        cdef int rank
-        failure = None
-        if self.locks == NULL:
-            return
-        self.has_workers = False
-        nncore_team_close(&self.team)
-        _wake(self)
-        # A forked process has no workers.
-        for running in self.running if self.process == os.getpid() else ():
-            while True:
-                try:
-                    running.acquire()
-                    break
-                except BaseException as error:
-                    failure = failure or error
-        for rank in range(1, self.n_threads):
-            if self.locks[rank] != NULL:
-                PyThread_free_lock(self.locks[rank])
-        self.locks = NULL
-        self.running = []
-        if failure is not None:
-            raise failure
 
     # The runs.
 
@@ -353,7 +257,7 @@ cdef class Workspace(Layout):
         for l in range(self.depth):
             self.outs[l] = NULL
         self._end()
-        return not nncore_team_stopped(&self.team)
+        return not is_stopped(self.team)
 
     cdef _begin(self, Examples examples, const Py_ssize_t[::1] order, Py_ssize_t batch):
         cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
@@ -368,10 +272,7 @@ cdef class Workspace(Layout):
             self.span_sums = np.empty(2 * n_spans)
         self.span_losses = <double *> cnp.PyArray_DATA(self.span_sums)
         self.span_weights = self.span_losses + n_spans
-        self.failure = None
-        self.interrupted = False
-        nncore_team_stop(&self.team, 0)
-        self.work, self.seconds = 0, nncore_seconds()
+        self.team.begin(<run_item> _item, <void *> self)
 
     cdef _choose_rows_in_place(self):
         """Rows that are read once need not be laid out in panels, if they have the right type."""
@@ -382,9 +283,8 @@ cdef class Workspace(Layout):
             and <Py_ssize_t> X.data % self.itemsize == 0)
 
     cdef _end(self):
-        failure, self.failure, self.examples = self.failure, None, None
-        if failure is not None:
-            raise failure
+        self.examples = None
+        self.team.end()
 
 
 # The leader: it opens phases one after the other.
@@ -393,10 +293,10 @@ cdef Py_ssize_t _train(
     Workspace w, Py_ssize_t batch_size, Py_ssize_t begin, Py_ssize_t end, double *sums,
     bint keep_going,
 ) noexcept nogil:
-    w.float_mode = nncore_flush_subnormals()
+    w.team.enter()
     while begin < end:
         _backward(w, begin, min(batch_size, end - begin), sums)
-        if w.interrupted:
+        if w.team.interrupted:
             break
         sums[2] = 0
         if not (isfinite(sums[0]) or keep_going):
@@ -408,9 +308,9 @@ cdef Py_ssize_t _train(
                 sums[2] = _sum(w.weight_squares, w.n_tiles)
         begin += w.n_rows
         sums += 3
-        if w.interrupted:
+        if w.team.interrupted:
             break
-    nncore_set_float_mode(w.float_mode)
+    w.team.leave()
     return begin
 
 
@@ -418,42 +318,42 @@ cdef void _gradient(Workspace w) noexcept nogil:
     cdef:
         Py_ssize_t begin = 0, n = w.examples.n
         double[2] sums
-    w.float_mode = nncore_flush_subnormals()
-    while begin < n and not w.interrupted:
+    w.team.enter()
+    while begin < n and not w.team.interrupted:
         _backward(w, begin, min(w.batch_size, n - begin), sums)
-        if w.interrupted:
+        if w.team.interrupted:
             break
         w.total = w.total + sums[0]
         w.beta_W = w.beta_b = 0 if begin == 0 else 1
         _run_phase(w, ACCUMULATE, w.n_tiles)
         w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
-    nncore_set_float_mode(w.float_mode)
+    w.team.leave()
 
 
 cdef void _update_all(Workspace w) noexcept nogil:
-    w.float_mode = nncore_flush_subnormals()
+    w.team.enter()
     _count_step(w)
     if w.rule.max_norm > 0:
         _run_phase(w, MEASURE, w.n_tiles)
         _clip(w)
     _run_phase(w, UPDATE, w.n_tiles)
-    nncore_set_float_mode(w.float_mode)
+    w.team.leave()
 
 
 cdef void _forward_all(Workspace w) noexcept nogil:
     """FORWARD for any number of examples, each thread in a span's rows of its own."""
     cdef:
         Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
-        bint has_workers = w.has_workers
-    w.float_mode = nncore_flush_subnormals()
+        bint has_workers = w.team.has_workers
+    w.team.enter()
     w.first, w.n_rows = 0, w.examples.n
     # A workspace for small batches may lack the rows for every thread.
-    w.has_workers = has_workers and w.n_threads * w.span <= w.batch_size
+    w.team.has_workers = has_workers and w.n_threads * w.span <= w.batch_size
     _run_phase(w, FORWARD, n_spans)
-    w.has_workers = has_workers
+    w.team.has_workers = has_workers
     w.total = _sum(w.span_losses, n_spans)
-    nncore_set_float_mode(w.float_mode)
+    w.team.leave()
 
 
 cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *sums) noexcept nogil:
@@ -461,7 +361,7 @@ cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *su
     cdef Py_ssize_t n_spans = (n_rows + w.span - 1) // w.span
     w.first, w.n_rows = first, n_rows
     _run_phase(w, BACKWARD, n_spans)
-    _watch(w, BATCH_WORK)
+    w.team.watch(BATCH_WORK)
     sums[0], sums[1] = _sum(w.span_losses, n_spans), _sum(w.span_weights, n_spans)
     w.weight = sums[1]
 
@@ -514,105 +414,28 @@ cdef inline double _sum(const double *x, Py_ssize_t count) noexcept nogil:
 
 cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogil:
     """Work on the items of a phase, with the workers that are there, until all are finished."""
-    cdef:
-        Py_ssize_t i
-        int spins = 0
+    cdef Py_ssize_t i
     w.phase = phase
-    if not w.has_workers:
+    # Spans may be abandoned; tiles that change the parameters may not.
+    w.team.may_stop = phase <= BACKWARD
+    if not w.team.has_workers:
         for i in range(n_items):
             _item(w, i, 0)
-            if nncore_team_stopped(&w.team):
+            if is_stopped(w.team):
                 return
         return
-    nncore_team_begin(&w.team, n_items)
-    _wake(w)
-    i = nncore_team_take(&w.team)
-    while i >= 0:
-        if not nncore_team_stopped(&w.team):
-            _item(w, i, 0)
-        nncore_team_finish(&w.team)
-        i = nncore_team_take(&w.team)
-    while not nncore_team_done(&w.team):
-        nncore_pause(spins)
-        spins += 1
-        if spins > NNCORE_SPINS:
-            spins = NNCORE_SPINS
-            _watch(w, YIELD_WORK)
+    w.team.share(n_items)
 
 
-cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+cdef void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
     if w.phase <= BACKWARD:
         _span(w, i, rank)
         if rank == 0:
-            _watch(w, w.span * w.n_packed)
+            w.team.watch(w.span * w.n_packed)
     elif w.phase == UPDATE:
         _update_tile(w, &w.tiles[i])
     else:
         _gradient_tile(w, &w.tiles[i], i, rank)
-
-
-cdef void _watch(Workspace w, Py_ssize_t work) noexcept nogil:
-    """Check for signals every 50 ms; if a handler raised, stop before the next update."""
-    cdef double now
-    w.work = w.work + work
-    if w.work < WATCH_WORK:
-        return
-    w.work = 0
-    now = nncore_seconds()
-    if now - w.seconds < WATCH_SECONDS or w.interrupted:
-        return
-    w.seconds = now
-    # A handler finds arithmetic as it was before the run.
-    nncore_set_float_mode(w.float_mode)
-    w.interrupted = _check_signals(w)
-    nncore_flush_subnormals()
-    # Spans may be abandoned; tiles that change the parameters may not.
-    if w.interrupted and w.phase <= BACKWARD:
-        nncore_team_stop(&w.team, 1)
-
-
-cdef bint _check_signals(Workspace w) noexcept with gil:
-    """Return whether a signal's handler raised; `_end` raises the exception again."""
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        w.failure = error
-        return True
-    return False
-
-
-# The workers.
-
-cdef void _work(Workspace w, int rank) noexcept nogil:
-    cdef:
-        nncore_float_mode mode = nncore_flush_subnormals()
-        Py_ssize_t i
-        int spins = 0
-    while True:
-        i = nncore_team_take(&w.team)
-        if i >= 0:
-            if not nncore_team_stopped(&w.team):
-                _item(w, i, rank)
-            nncore_team_finish(&w.team)
-            spins = 0
-        elif nncore_team_closed(&w.team):
-            break
-        elif spins < NNCORE_SPINS + NNCORE_YIELDS:
-            nncore_pause(spins)
-            spins += 1
-        else:
-            # The leader is busy with something else than the step, a callback for instance.
-            if nncore_team_doze(&w.team, rank):
-                PyThread_acquire_lock(w.locks[rank], WAIT_LOCK)
-            spins = 0
-    nncore_set_float_mode(mode)
-
-
-cdef void _wake(Workspace w) noexcept nogil:
-    cdef int rank
-    for rank in range(1, w.n_threads):
-        if nncore_team_rouse(&w.team, rank):
-            PyThread_release_lock(w.locks[rank])
 
 
 # Phase 1.
@@ -645,7 +468,7 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         A_stride = X.row_stride // size
         if w.checks_rows and not w.kernels.finite(
                 A_prev + row * X.row_stride, n_rows, w.n_in, A_stride):
-            nncore_team_stop(&w.team, 1)
+            stop(w.team)
             return
     else:
         A_prev = examples
@@ -653,7 +476,7 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             examples, X.data, X.type, X.row_stride, X.column_stride, w.order, w.n_order, first,
             w.panel_width or w.n_in, row, n_rows, capacity, w.n_in)
         if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
-            nncore_team_stop(&w.team, 1)
+            stop(w.team)
             return
     if w.examples.sample_weight != NULL:
         sample_weight = w.sample_weight + row * size

@@ -114,7 +114,7 @@ class Session:
             if self._blas:
                 self._guard.enter_context(blas_on_one_thread())
             if self.shape[1] > 1:
-                self._workspace.open_team()
+                self._workspace.team.open()
         except BaseException:
             self._close()
             raise
@@ -123,7 +123,7 @@ class Session:
     def _close(self) -> None:
         try:
             if self.shape[1] > 1:
-                self._workspace.close_team()
+                self._workspace.team.close()
         finally:
             self._guard.close()
 

@@ -1,0 +1,207 @@
+"""A team of threads that share the items of a phase, and the leader's watch for signals.
+
+csrc/team.h has the rules by which threads take and finish items.
+"""
+
+cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK)
+
+from nncore._tables cimport (
+    NNCORE_SPINS, NNCORE_YIELDS, nncore_float_mode, nncore_flush_subnormals, nncore_pause,
+    nncore_seconds, nncore_set_float_mode, nncore_team_begin, nncore_team_close,
+    nncore_team_closed, nncore_team_done, nncore_team_doze, nncore_team_finish, nncore_team_open,
+    nncore_team_rouse, nncore_team_stop, nncore_team_take)
+
+import _thread
+import os
+
+import numpy as np
+
+cnp.import_array()
+
+# How often signals are checked: the clock is read after so many multiplications.
+cdef enum:
+    WATCH_WORK = 10_000_000
+    # What a yield counts for while the leader waits.
+    YIELD_WORK = 1_000_000
+cdef double WATCH_SECONDS = 0.05
+
+
+cdef class Team:
+    """The calling thread, the leader, and up to n_threads - 1 workers while the team is open."""
+
+    def __init__(self, int n_threads):
+        self.n_threads = n_threads
+
+    def open(self):
+        """Start the workers; the calling thread leads them.
+
+        A worker is started without waiting for it. If the system has no more threads, fewer do the
+        same work.
+        """
+        cdef int rank
+        self.lock_array = np.zeros(self.n_threads, dtype=np.uintp)
+        self.asleep_array = np.zeros(self.n_threads, dtype=np.intc)
+        self.locks = <PyThread_type_lock *> cnp.PyArray_DATA(self.lock_array)
+        nncore_team_open(&self.state, cnp.PyArray_DATA(self.asleep_array))
+        self.running = []
+        self.process = os.getpid()
+        # The operating system's thread, whatever a library makes of `_thread.get_ident`.
+        self.leader = <unsigned long> PyThread_get_thread_ident()
+        try:
+            for rank in range(1, self.n_threads):
+                self.locks[rank] = PyThread_allocate_lock()
+                if self.locks[rank] == NULL:
+                    break
+                PyThread_acquire_lock(self.locks[rank], WAIT_LOCK)
+                running = _thread.allocate_lock()
+                running.acquire()
+                try:
+                    _thread.start_new_thread(self._join, (rank, running))
+                except RuntimeError:
+                    break
+                self.running.append(running)
+        except BaseException:
+            self.close()
+            raise
+        self.has_workers = True
+
+    def _join(self, int rank, running):
+        try:
+            # A green thread on the leader's own thread cannot help, and would never return.
+            if <unsigned long> PyThread_get_thread_ident() != self.leader:
+                with nogil:
+                    self._run_worker(rank)
+        finally:
+            running.release()
+
+    def close(self):
+        """Make the workers leave, and wait until all have. A signal's exception is raised after."""
+        cdef int rank
+        failure = None
+        if self.locks == NULL:
+            return
+        self.has_workers = False
+        nncore_team_close(&self.state)
+        self._wake()
+        # A forked process has no workers.
+        for running in self.running if self.process == os.getpid() else ():
+            while True:
+                try:
+                    running.acquire()
+                    break
+                except BaseException as error:
+                    failure = failure or error
+        for rank in range(1, self.n_threads):
+            if self.locks[rank] != NULL:
+                PyThread_free_lock(self.locks[rank])
+        self.locks = NULL
+        self.running = []
+        if failure is not None:
+            raise failure
+
+    # A run: the leader begins, enters, works through phases, leaves and ends.
+
+    cdef void begin(self, run_item work, void *context) noexcept:
+        """Prepare a run whose items are `work` on the context."""
+        self.work, self.context = work, context
+        self.failure = None
+        self.interrupted = False
+        nncore_team_stop(&self.state, 0)
+        self.watched, self.seconds = 0, nncore_seconds()
+
+    cdef end(self):
+        """Raise what a signal's handler raised during the run."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    cdef void enter(self) noexcept nogil:
+        """Treat subnormal numbers as 0 on the leader until `leave`."""
+        self.float_mode = nncore_flush_subnormals()
+
+    cdef void leave(self) noexcept nogil:
+        nncore_set_float_mode(self.float_mode)
+
+    cdef void share(self, Py_ssize_t n_items) noexcept nogil:
+        """Work on a phase's items, with the workers that are there, until all are finished."""
+        cdef:
+            Py_ssize_t i
+            int spins = 0
+        nncore_team_begin(&self.state, n_items)
+        self._wake()
+        i = nncore_team_take(&self.state)
+        while i >= 0:
+            if not is_stopped(self):
+                self.work(self.context, i, 0)
+            nncore_team_finish(&self.state)
+            i = nncore_team_take(&self.state)
+        while not nncore_team_done(&self.state):
+            nncore_pause(spins)
+            spins += 1
+            if spins > NNCORE_SPINS:
+                spins = NNCORE_SPINS
+                self.watch(YIELD_WORK)
+
+    cdef void watch(self, Py_ssize_t work) noexcept nogil:
+        """Check for signals every 50 ms, judged by the multiplications made since the last call."""
+        cdef double now
+        self.watched = self.watched + work
+        if self.watched < WATCH_WORK:
+            return
+        self.watched = 0
+        now = nncore_seconds()
+        if now - self.seconds < WATCH_SECONDS or self.interrupted:
+            return
+        self.seconds = now
+        # A handler finds arithmetic as it was before the run.
+        nncore_set_float_mode(self.float_mode)
+        self.interrupted = _check_signals(self)
+        nncore_flush_subnormals()
+        if self.interrupted and self.may_stop:
+            stop(self)
+
+    # The workers.
+
+    cdef void _run_worker(self, int rank) noexcept nogil:
+        cdef:
+            nncore_float_mode mode = nncore_flush_subnormals()
+            Py_ssize_t i
+            int spins = 0
+        while True:
+            i = nncore_team_take(&self.state)
+            if i >= 0:
+                if not is_stopped(self):
+                    self.work(self.context, i, rank)
+                nncore_team_finish(&self.state)
+                spins = 0
+            elif nncore_team_closed(&self.state):
+                break
+            elif spins < NNCORE_SPINS + NNCORE_YIELDS:
+                nncore_pause(spins)
+                spins += 1
+            else:
+                # The leader is busy with something else than a run, a callback for instance.
+                if nncore_team_doze(&self.state, rank):
+                    PyThread_acquire_lock(self.locks[rank], WAIT_LOCK)
+                spins = 0
+        nncore_set_float_mode(mode)
+
+    cdef void _wake(self) noexcept nogil:
+        cdef int rank
+        for rank in range(1, self.n_threads):
+            if nncore_team_rouse(&self.state, rank):
+                PyThread_release_lock(self.locks[rank])
+
+
+cdef bint _check_signals(Team team) noexcept with gil:
+    """Return whether a signal's handler raised."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        team.failure = error
+        return True
+    return False
