@@ -143,11 +143,16 @@ def _is_mapped(value: object) -> bool:
     return isinstance(value, np.memmap) and value.dtype in SOURCES and value.dtype.isnative
 
 
-def as_vector(name: str, value: object, n: int, dtype: np.dtype[Any]) -> Array:
-    """Return `value` as a finite, contiguous array of shape (n,)."""
+def as_vector(
+    name: str, value: object, n: int, dtype: np.dtype[Any], *, or_number: bool = False
+) -> Array:
+    """Return `value` as a finite, contiguous array of shape (n,), with `or_number` repeated."""
     array = _as_real_array(name, value)
+    if or_number and array.ndim == 0:
+        array = np.full(n, array)
     if array.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+        also = " or be a number" if or_number else ""
+        raise ValueError(f"{name} must have shape ({n},){also}, got {array.shape}")
     return _as_finite(name, array, dtype, (dtype,))
 
 

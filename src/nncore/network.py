@@ -21,6 +21,7 @@ from .fitting import fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
 from .optimizers import Optimizer
+from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, Session
 from .training import DivergenceError
 
@@ -242,6 +243,71 @@ class Network(Strict):
             and self._architecture == other._architecture
             and self._vector.array.tobytes() == other._vector.array.tobytes()
         )
+
+    def fold_scaling(
+        self,
+        X_mean: npt.ArrayLike,
+        X_scale: npt.ArrayLike,
+        Y_mean: npt.ArrayLike = 0,
+        Y_scale: npt.ArrayLike = 1,
+        *,
+        dtype: npt.DTypeLike | None = None,
+    ) -> Network:
+        """Return a network that takes raw inputs, and with identity outputs returns raw targets.
+
+        This network was trained with the inputs (x - X_mean) / X_scale and, if targets were scaled,
+        with the targets (y - Y_mean) / Y_scale. The new one has the same loss and activations; its
+        first and last layer do the scaling, equation (1).
+
+        Parameters
+        ----------
+        X_mean, X_scale : float or array_like of shape (n_0,)
+            Finite numbers. A scale is not 0; that of a constant column is 1.
+        Y_mean, Y_scale : float or array_like of shape (n_L,), default 0 and 1
+            Likewise; other values than 0 and 1 need identity outputs.
+        dtype : {"float32", "float64"}, optional
+            Of the new network; by default this network's.
+
+        Returns
+        -------
+        Network
+            With parameters computed in float64 and rounded once.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not a number or vector of this kind, targets are scaled but the outputs
+            are not identity, or a parameter would overflow.
+
+        Notes
+        -----
+        Subtracting the mean inside the first layer cancels digits. Rounding with unit u (6e-8 in
+        float32, 1e-16 in float64) changes the sum that enters unit j of layer 1 by up to about
+        (n_0 + 3) u (|b_j| + Σ_i (abs(x_i) + abs(X_mean_i)) |w_ij| / X_scale_i). If means are a
+        thousand times as large as scales, float32 thus loses three of its seven digits, and
+        ``dtype="float64"`` is advisable.
+
+        To train on, train this network on scaled values and fold again: the new one would train on
+        raw values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nncore
+        >>> celsius = np.array([[2.0], [14.0], [20.0]])
+        >>> net = nncore.Network([1, 4, 1], activation=["tanh", "identity"], seed=0)
+        >>> raw = net.fold_scaling(X_mean=12.0, X_scale=7.5, Y_mean=100.0, Y_scale=20.0)
+        >>> scaled = net.predict((celsius - 12.0) / 7.5)
+        >>> np.allclose(raw.predict(celsius), 100.0 + 20.0 * scaled)
+        True
+        """
+        architecture = self._architecture
+        if dtype is not None:
+            architecture = Architecture.from_names(self.sizes, self.activation, self.loss, dtype)
+        folded = fold_scaling(architecture, self._vector.array, X_mean, X_scale, Y_mean, Y_scale)
+        network = Network.from_architecture(architecture)
+        network._vector.write(folded)
+        return network
 
     def session(
         self, n_examples: int, *, batch_size: int = 0, n_threads: int | None = None
