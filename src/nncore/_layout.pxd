@@ -107,6 +107,8 @@ cdef class Layout:
         char *packed[4]
         # The version of the flat vector that each slot is a copy of; -1 for none.
         Py_ssize_t loaded[4]
+        # How many slots hold parameters and state.
+        Py_ssize_t n_slots
         bint is_transposed
         char *transposes
         # A batch's, in panels, and below, in row-major arrays.
@@ -121,6 +123,9 @@ cdef class Layout:
         # A tile's share of ‖W‖² and of the gradient's squared norm.
         double *weight_squares
         double *gradient_squares
+        # Whether the last step left each tile finite, if that step looked.
+        bint *tile_is_finite
+        bint tiles_are_checked
 
     cdef Py_ssize_t _padded(self, Py_ssize_t n) noexcept
     cdef Py_ssize_t _whole_vectors(self, Py_ssize_t count) noexcept
@@ -132,3 +137,4 @@ cdef class Layout:
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _transpose(self)
+    cdef bint _check_tile(self, const Tile *tile) noexcept nogil

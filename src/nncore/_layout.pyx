@@ -312,10 +312,12 @@ cdef class Layout:
         self.n_tiles = len(tiles)
         array = np.array(tiles, dtype=np.intp)
         squares = np.empty(2 * self.n_tiles)
-        self.arrays += (array, squares)
+        finite = np.empty(self.n_tiles, dtype=np.intc)
+        self.arrays += (array, squares, finite)
         self.tiles = <Tile *> cnp.PyArray_DATA(array)
         self.weight_squares = <double *> cnp.PyArray_DATA(squares)
         self.gradient_squares = self.weight_squares + self.n_tiles
+        self.tile_is_finite = <bint *> cnp.PyArray_DATA(finite)
 
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end):
         """Cut panels p_begin to p_end of W, equally wide, into tiles of about equal size.
@@ -384,10 +386,12 @@ cdef class Layout:
         cdef:
             Py_ssize_t slot = 0
             FlatVector vector
+        self.n_slots = len(vectors)
         for vector in vectors:
             if vector.is_shared or self.loaded[slot] != vector.version:
                 self._pack(slot, vector.array)
                 self.loaded[slot] = vector.version
+                self.tiles_are_checked = False
                 if slot == PARAMETERS:
                     self.is_transposed = False
             slot += 1
@@ -462,24 +466,31 @@ cdef class Layout:
                     self.packed[<int> PARAMETERS] + layer.W * self.itemsize, p, 0, layer.n_prev,
                     layer.n_prev, layer.n)
 
-    def is_finite(self, Py_ssize_t n_slots):
-        """Return whether every number in the first slots is finite, padding aside."""
+    def is_finite(self):
+        """Return whether parameters and state are finite, padding aside."""
+        cdef Py_ssize_t i
+        for i in range(self.n_tiles):
+            if not (self.tile_is_finite[i] if self.tiles_are_checked
+                    else self._check_tile(&self.tiles[i])):
+                return False
+        return True
+
+    cdef bint _check_tile(self, const Tile *tile) noexcept nogil:
+        """Whether a tile's parameters and state are finite."""
         cdef:
-            Py_ssize_t slot, l, p, width, columns
-            const char *W
-            Layer *layer
-        for slot in range(n_slots):
-            for l in range(self.depth):
-                layer = &self.layers[l]
-                for p in range((layer.n + self.panel_width - 1) // self.panel_width
-                               if self.panel_width else 1):
-                    width = width_of_panel(self.panel_width, p, layer.n)
-                    columns = min(width, layer.n - p * self.panel_width)
-                    W = self.packed[slot] + (
-                        layer.W + p * self.panel_width * layer.n_prev) * self.itemsize
-                    if not self.kernels.finite(W, layer.n_prev, columns, width):
-                        return False
+            Layer *layer = &self.layers[tile.l]
+            Py_ssize_t slot, p, W, columns
+            Py_ssize_t width = width_of_panel(self.panel_width, tile.p_begin, layer.n)
+        for slot in range(self.n_slots):
+            for p in range(tile.p_begin, tile.p_end):
+                columns = min(width, layer.n - p * self.panel_width)
+                W = layer.W + p * self.panel_width * layer.n_prev + tile.k_begin * width
                 if not self.kernels.finite(
-                        self.packed[slot] + layer.b * self.itemsize, 1, layer.n, layer.n):
+                        self.packed[slot] + W * self.itemsize, tile.k_end - tile.k_begin, columns,
+                        width):
+                    return False
+                if tile.k_begin == 0 and not self.kernels.finite(
+                        self.packed[slot] + (layer.b + p * self.panel_width) * self.itemsize, 1,
+                        columns, columns):
                     return False
         return True

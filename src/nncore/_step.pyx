@@ -195,7 +195,7 @@ cdef class Workspace(Layout):
         with nogil:
             _train(self, n, 0, n, sums, False)
         self._end()
-        if isfinite(sums[0]) and self.is_finite(len(vectors)):
+        if isfinite(sums[0]) and self.is_finite():
             self.write_back(vectors, steps)
             return sums[0], True
         self.forget()
@@ -272,6 +272,7 @@ cdef class Workspace(Layout):
             self.span_sums = np.empty(2 * n_spans)
         self.span_losses = <double *> cnp.PyArray_DATA(self.span_sums)
         self.span_weights = self.span_losses + n_spans
+        self.tiles_are_checked = False
         self.team.begin(<run_item> _item, <void *> self)
 
     cdef _choose_rows_in_place(self):
@@ -303,6 +304,8 @@ cdef Py_ssize_t _train(
             begin += w.n_rows
             break
         if w.weight != 0:
+            # The last step looks at its tiles while they are in the cache.
+            w.tiles_are_checked = begin + w.n_rows == end
             _step(w)
             if w.rule.penalty > 0:
                 sums[2] = _sum(w.weight_squares, w.n_tiles)
@@ -434,8 +437,16 @@ cdef void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             w.team.watch(w.span * w.n_packed)
     elif w.phase == UPDATE:
         _update_tile(w, &w.tiles[i])
+        _check(w, i)
     else:
         _gradient_tile(w, &w.tiles[i], i, rank)
+        if w.phase == FUSED:
+            _check(w, i)
+
+
+cdef inline void _check(Workspace w, Py_ssize_t i) noexcept nogil:
+    if w.tiles_are_checked:
+        w.tile_is_finite[i] = w._check_tile(&w.tiles[i])
 
 
 # Phase 1.

@@ -84,7 +84,6 @@ class Session:
     ) -> None:
         self.architecture = architecture
         self.shape = batch_size, n_threads
-        self._parameters = parameters
         self.release = release
         self._blas = blas
         if span is None:
@@ -96,13 +95,15 @@ class Session:
         self._rule: Rule | None = None
         self._options: StepOptions | None = None
         # Parameters, then state.
-        self._vectors: tuple[FlatVector, ...] = (parameters,)
+        self._parameters_only = (parameters,)
+        self._vectors: tuple[FlatVector, ...] = self._parameters_only
         # Whether there are steps that are not written back.
         self._is_ahead = False
         # The place of the first example that the last call of `train` did not use, for callers
         # that an exception reaches.
         self.done = 0
-        self._guard = ExitStack()
+        # What the ``with`` block has to leave; a session on one thread and without BLAS needs none.
+        self._guard = ExitStack() if blas or n_threads > 1 else None
 
     @property
     def n_bytes(self) -> int:
@@ -110,22 +111,15 @@ class Session:
         return self._workspace.size
 
     def __enter__(self) -> Session:
-        try:
-            if self._blas:
-                self._guard.enter_context(blas_on_one_thread())
-            if self.shape[1] > 1:
-                self._workspace.team.open()
-        except BaseException:
-            self._close()
-            raise
+        if self._guard is not None:
+            with ExitStack() as guard:
+                if self._blas:
+                    guard.enter_context(blas_on_one_thread())
+                if self._workspace.n_threads > 1:
+                    guard.callback(self._workspace.team.close)
+                    self._workspace.team.open()
+                self._guard = guard.pop_all()
         return self
-
-    def _close(self) -> None:
-        try:
-            if self.shape[1] > 1:
-                self._workspace.team.close()
-        finally:
-            self._guard.close()
 
     def __exit__(
         self,
@@ -135,10 +129,11 @@ class Session:
     ) -> None:
         # A session that nobody uses must not keep its network alive.
         release, self.release = self.release, None
-        self._close()
+        if self._guard is not None:
+            self._guard.close()
         self.discard()
         self._optimizer = None
-        self._vectors = (self._parameters,)
+        self._vectors = self._parameters_only
         if error is None and release is not None:
             release(self)
 
@@ -161,7 +156,7 @@ class Session:
             The optimizer belongs to a network of another shape.
         """
         self.discard()
-        self._vectors = (self._parameters, *optimizer.vectors(self.architecture))
+        self._vectors = (*self._parameters_only, *optimizer.vectors(self.architecture))
         self._optimizer = optimizer
         if self._rule is not rule or self._options is not options:
             self._workspace.configure(rule, options)
@@ -187,7 +182,7 @@ class Session:
 
     def is_finite(self) -> bool:
         """Return whether parameters and state hold neither NaN nor infinities."""
-        return self._workspace.is_finite(len(self._vectors))
+        return self._workspace.is_finite()
 
     # What a session computes.
 

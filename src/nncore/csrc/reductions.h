@@ -101,7 +101,11 @@ static int is_finite(const void *x_, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t st
         FOR_EACH_VECTOR (j, left, n - i)
             sums[0] = multiply_add(LOAD(x + i + j, left), zero, sums[0]);
     }
-    return lane_sum(add_parts(sums)) == 0;
+    const VB total = (VB)add_parts(sums);
+    bits any = 0; /* of the lanes; their sum would be a chain of additions */
+    for (ptrdiff_t j = 0; j < LANES; j++)
+        any |= total[j];
+    return (bits)(any << 1) == 0;
 }
 
 static ptrdiff_t first_beyond(const void *x_, double limit, ptrdiff_t count) {
