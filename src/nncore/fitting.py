@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,9 @@ def fit(
         checked_callbacks.insert(0, partial(_print, epochs))
     examples, weight = as_training_examples(X, Y, sample_weight, architecture)
     validation = _as_validation(validation_data, architecture)
-    options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, rng)
+    options = as_step_options(
+        dropout, gradient_clipping, architecture.n_hidden, lambda: int(rng.integers(2**63))
+    )
 
     batch_size = min(batch_size, examples.n)
     history = History()
@@ -110,9 +112,9 @@ def as_step_options(
     dropout: float | Sequence[float],
     gradient_clipping: float | None,
     n_hidden: int,
-    rng: np.random.Generator,
+    draw_seed: Callable[[], int],
 ) -> StepOptions:
-    """Return the checked options; with dropout, `rng` draws its seed."""
+    """Return the checked options; only with dropout is its seed drawn."""
     rates = as_dropout(dropout, n_hidden)
     max_norm = 0.0
     if gradient_clipping is not None:
@@ -121,8 +123,7 @@ def as_step_options(
             raise ValueError(f"gradient_clipping must be > 0, got {gradient_clipping!r}")
     if not any(rates):
         return StepOptions(max_norm)
-    # Without dropout the generator draws only orders.
-    return StepOptions(max_norm, rates, int(rng.integers(2**63)))
+    return StepOptions(max_norm, rates, draw_seed())
 
 
 def _print(epochs: int, end: EpochEnd) -> None:

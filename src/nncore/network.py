@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_matrix, as_training_examples, as_vector, check_finite
-from ._checks import Strict, as_generator, one_of
+from ._checks import Strict, as_generator, as_integer, one_of
 from ._forward import ForwardPass
 from ._kernels import KERNELS
 from ._layout import Examples, FlatVector
 from ._threads import as_n_threads
 from .architecture import Architecture
-from .fitting import fit
+from .fitting import as_step_options, fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
 from .optimizers import Optimizer
 from .scaling import fold_scaling
-from .session import GRADIENT_BATCH, Session
+from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
 
 __all__ = ["Network"]
@@ -486,6 +486,9 @@ class Network(Strict):
         optimizer: Optimizer,
         *,
         sample_weight: npt.ArrayLike | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        gradient_clipping: float | None = None,
+        seed: int = 0,
         n_threads: int | None = None,
     ) -> float:
         """Make one step with all examples as its batch, equations (1) to (6).
@@ -499,6 +502,10 @@ class Network(Strict):
             An instance; it keeps its state from call to call.
         sample_weight : array_like of shape (n_samples,), optional
             As in `evaluate`.
+        dropout, gradient_clipping : optional
+            As in `fit`.
+        seed : int, default 0
+            Together with ``optimizer.step_count`` it determines which units dropout drops.
         n_threads : int, optional
             As in `fit`.
 
@@ -523,9 +530,17 @@ class Network(Strict):
             )
         examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
         self.check_writeable()
+        options = NO_OPTIONS
+        if gradient_clipping is not None or not (isinstance(dropout, float) and dropout == 0):
+            options = as_step_options(
+                dropout,
+                gradient_clipping,
+                self._architecture.n_hidden,
+                lambda: as_integer("seed", seed, low=0, high=2**63 - 1),
+            )
         n = examples.n
         with self.session(n, batch_size=n, n_threads=n_threads) as session:
-            session.use(optimizer, optimizer.rule())
+            session.use(optimizer, optimizer.rule(), options)
             loss, is_finite = session.step(examples)
         if is_finite:
             return loss / weight

@@ -158,7 +158,7 @@ class Session:
         self.discard()
         self._vectors = (*self._parameters_only, *optimizer.vectors(self.architecture))
         self._optimizer = optimizer
-        if self._rule is not rule or self._options is not options:
+        if self._rule is not rule or (self._options is not options and self._options != options):
             self._workspace.configure(rule, options)
             self._rule, self._options = rule, options
         self._workspace.step_count = optimizer.step_count
