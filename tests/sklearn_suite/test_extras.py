@@ -83,7 +83,7 @@ def test_further_activations_learn(activation: str) -> None:
 
 def test_each_layer_has_its_activation() -> None:
     estimator = small(hidden_layer_sizes=(10, 8), activation=["tanh", "elu"]).fit(X, y)
-    assert estimator._network.activation == ("tanh", "elu", "softmax")
+    assert estimator.network_.activation == ("tanh", "elu", "softmax")
     uniform = small(hidden_layer_sizes=(10, 8), activation=["tanh", "tanh"]).fit(X, y)
     assert (
         flat(uniform) == flat(small(hidden_layer_sizes=(10, 8), activation="tanh").fit(X, y))
@@ -95,18 +95,18 @@ def test_sigmoid_outputs_with_squared_error() -> None:
     assert estimator.out_activation_ == "logistic"
     assert estimator.score(X, y) > 0.8
     np.testing.assert_allclose(estimator.predict_proba(X).sum(axis=1), 1)
-    net = estimator._network
+    net = estimator.network_
     assert (net.loss, net.activation[-1]) == ("squared_error", "sigmoid")
     loss = small(loss="squared_error", alpha=0, max_iter=1, batch_size=300, shuffle=False)
     loss.initialize(X, y)
-    expected = loss._network.evaluate(X, np.eye(10)[y])
+    expected = loss.network_.evaluate(X, np.eye(10)[y])
     loss.set_params(warm_start=True).fit(X, y)
     assert loss.loss_ == pytest.approx(expected)
 
 
 def test_logistic_outputs_with_the_log_loss_are_one_class_against_the_rest() -> None:
     estimator = small(output_activation="logistic", max_iter=40).fit(X, y)
-    assert estimator._network.loss == "binary_cross_entropy"
+    assert estimator.network_.loss == "binary_cross_entropy"
     assert estimator.score(X, y) > 0.9
 
 
@@ -268,7 +268,7 @@ def test_callbacks_see_each_epoch_and_can_stop(solver: str) -> None:
 
     estimator = small(solver=solver, callbacks=[callback]).fit(X, y)
     assert [end.epoch for end in seen] == [1, 2, 3, 4]
-    assert seen[-1].network is estimator._network
+    assert seen[-1].network is estimator.network_
     if solver == "adam":
         assert estimator.n_iter_ == 4
         assert [end.loss for end in seen] == estimator.loss_curve_

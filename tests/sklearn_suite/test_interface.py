@@ -167,7 +167,7 @@ def test_writing_to_coefs_changes_the_predictions(kind: str, tmp_path: Path) -> 
     elif kind == "from joblib":
         joblib.dump(fitted, tmp_path / "mlp")
         fitted = joblib.load(tmp_path / "mlp", mmap_mode="r")
-    assert np.shares_memory(fitted.coefs_[0], fitted._network.parameters)
+    assert np.shares_memory(fitted.coefs_[0], fitted.network_.parameters)
     before = fitted.predict_proba(X)
     np.testing.assert_allclose(before, small().fit(X, y).predict_proba(X))
     fitted.coefs_[1][:, 3] = 0
@@ -187,7 +187,7 @@ def test_other_arrays_in_the_place_of_coefs_are_taken_up() -> None:
     fitted.coefs_[1][:] = 0
     assert (np.ptp(fitted.predict_proba(X), axis=0) == 0).all()
     fitted.partial_fit(X, y)
-    assert np.shares_memory(fitted.coefs_[0], fitted._network.parameters)
+    assert np.shares_memory(fitted.coefs_[0], fitted.network_.parameters)
 
 
 def test_a_pickled_estimator_continues_with_the_same_bits() -> None:

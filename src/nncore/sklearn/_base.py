@@ -141,6 +141,16 @@ class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
             self._adopt(network)
         return network
 
+    @property
+    def network_(self) -> Network:
+        """nncore's: the fitted `nncore.Network`; `coefs_` and `intercepts_` are its parameters.
+
+        It is no copy: training it or writing to its parameters changes predictions. ``partial_fit``
+        and warm starts continue with it; any other fit replaces it.
+        """
+        check_is_fitted(self, "coefs_")
+        return self._current_network(adopt=True)
+
     def _adopt(self, network: Network) -> None:
         self._network = network
         self._network_signature = self._signature()

@@ -134,6 +134,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     coefs_, intercepts_ : list of ndarray
         The weights of shape (n_prev, n) and the biases of shape (n,) of each layer. They are views
         of the network's parameters, so writing to them changes predictions.
+    network_ : nncore.Network
+        nncore's: the network itself, not a copy; its outputs are the probabilities of
+        `classes_`, or with one output that of the second class.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Defined if X has column names of type str.
