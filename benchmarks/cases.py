@@ -130,6 +130,7 @@ class EstimatorCase:
     dtype: str  # of X; "float64 as float32" has nncore compute in float32
     call: str = "fit"  # or predict
     n_rows: int | None = None  # of a prediction; None for all
+    scaled: bool = False  # by a StandardScaler in front of the estimator
 
     steps = 1
     operations = 0  # not counted
@@ -137,6 +138,7 @@ class EstimatorCase:
     @property
     def label(self) -> str:
         rows = "1 row" if self.n_rows == 1 else "all rows"
+        rows += " in a pipeline" * self.scaled
         call = f"fit, {EPOCHS} epochs" if self.call == "fit" else f"predict {rows}"
         return f"{self.dataset}, {self.task}, {self.solver}, {call}"
 
@@ -155,7 +157,8 @@ def estimators(datasets: Sequence[str]) -> Iterator[EstimatorCase]:
         case = EstimatorCase(*choice)
         yield case
         if case.solver == "adam":
-            yield replace(case, call="predict", n_rows=1)
+            one_row = replace(case, call="predict", n_rows=1)
+            yield from (one_row, replace(one_row, scaled=True))
             yield replace(case, call="predict")
 
 

@@ -312,7 +312,7 @@ class JAX(Contestant):
 
 
 class Estimator(Contestant):
-    """An MLP of scikit-learn or, in the subclass, of nncore.sklearn."""
+    """An MLP of scikit-learn."""
 
     packages = ("sklearn", "numpy", "scipy")
     module = "sklearn.neural_network"
@@ -322,9 +322,15 @@ class Estimator(Contestant):
         super().__init__(case, n_threads)
         name = {"classification": "MLPClassifier", "regression": "MLPRegressor"}[case.task]
         epochs = EPOCHS if case.call == "fit" else 1
-        self.model: Any = getattr(importlib.import_module(self.module), name)(
+        self.mlp: Any = getattr(importlib.import_module(self.module), name)(
             solver=case.solver, max_iter=epochs, n_iter_no_change=epochs, tol=0, random_state=0
         )
+        self.model = self.mlp
+        if case.scaled:
+            from sklearn.pipeline import make_pipeline
+            from sklearn.preprocessing import StandardScaler
+
+            self.model = make_pipeline(StandardScaler(), self.mlp)
 
     def fit(self, epochs: int) -> None:
         for _ in range(epochs):
@@ -336,17 +342,27 @@ class Estimator(Contestant):
     def warm_up(self) -> list[float]:
         self.fit(1)
         self.X = self.X[: self.case.n_rows]
-        return [self.model.loss_curve_[0], self.model.loss_curve_[-1]]
+        return [self.mlp.loss_curve_[0], self.mlp.loss_curve_[-1]]
 
 
 class NNCoreEstimator(Estimator):
+    """An MLP of nncore.sklearn, deployed as one network if it is in a pipeline."""
+
     packages = ("nncore", "sklearn", "numpy")
     module = "nncore.sklearn"
 
     def __init__(self, case: EstimatorCase, n_threads: int) -> None:
         super().__init__(case, n_threads)
         if case.dtype == "float64 as float32":
-            self.model.set_params(dtype="float32")
+            self.mlp.set_params(dtype="float32")
+
+    def warm_up(self) -> list[float]:
+        losses = super().warm_up()
+        if self.case.scaled:
+            from nncore.sklearn import as_network
+
+            self.model = as_network(self.model)
+        return losses
 
 
 class Peak(Contestant):

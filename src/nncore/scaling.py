@@ -58,8 +58,8 @@ def fold_scaling(
     output = architecture.activations[-1]
     if output != Activation.IDENTITY and ((m_Y != 0).any() or (s_Y != 1).any()):
         raise ValueError(
-            "Y_mean and Y_scale must be 0 and 1 if the outputs are not identity, "
-            f"got them with {output.name.lower()} outputs"
+            "Y_mean and Y_scale must be 0 and 1 unless the outputs are identity, "
+            f"got other values with {output.name.lower()} outputs"
         )
     folded = parameters.astype(np.float64)
     weights, biases = architecture.views(folded)

@@ -16,6 +16,7 @@ except ImportError as error:
     ) from error
 
 from ._classifier import MLPClassifier
+from ._folding import as_network
 from ._regressor import MLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "as_network"]
