@@ -35,7 +35,10 @@ def test_examples_in_docstrings_print_what_they_show(name: str) -> None:
 @pytest.mark.parametrize(
     "document", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name
 )
-def test_examples_in_a_document_run_in_their_order(document: Path) -> None:
+def test_examples_in_a_document_run_in_their_order(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # for the files that they write
     namespace: dict[str, object] = {}
     for block in python_blocks(document):
         exec(block, namespace)

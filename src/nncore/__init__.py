@@ -17,6 +17,7 @@ try:
     from .history import EpochEnd, History
     from .network import Network
     from .optimizers import SGD, Adam, Optimizer
+    from .persistence import load
     from .training import DivergenceError
 
     __version__ = version("nncore")
@@ -39,4 +40,5 @@ __all__ = [
     "__version__",
     "datasets",
     "get_include",
+    "load",
 ]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ._arrays import as_matrix, as_training_examples, as_vector, check_finite
 from ._checks import Strict, as_generator, as_integer, one_of
+from ._files import FilePath
 from ._forward import ForwardPass
 from ._kernels import KERNELS
 from ._layout import Examples, FlatVector
@@ -21,6 +22,7 @@ from .fitting import as_step_options, fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
 from .optimizers import Optimizer
+from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
@@ -243,6 +245,32 @@ class Network(Strict):
             and self._architecture == other._architecture
             and self._vector.array.tobytes() == other._vector.array.tobytes()
         )
+
+    def save(self, path: FilePath, optimizer: Optimizer | None = None) -> None:
+        """Write the architecture and the parameters to a file, for `nncore.load`.
+
+        The file is in the safetensors format, which other languages and frameworks read: W^l is the
+        tensor ``weights.l``, b^l is ``biases.l``. Attributes of a subclass are not stored. At any
+        moment, also of a power cut, the path leads to the complete old file or to the complete new
+        one.
+
+        Parameters
+        ----------
+        path : str or path
+            A symbolic link stays, and the file that it leads to is replaced. A new file has the
+            permissions of the one that it replaces.
+        optimizer : Optimizer, optional
+            Stored, too, with its coefficients, step count and state.
+
+        Raises
+        ------
+        OSError
+            The file could not be written; the old one, if any, is unchanged.
+        TypeError, ValueError
+            A parameter is not finite, or the optimizer belongs to a network of another shape or is
+            of a class outside nncore.
+        """
+        save(path, Stored(self._architecture, self._vector.array, optimizer))
 
     def fold_scaling(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from ._checks import Strict, as_bool, as_integer, as_real
 from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
 
-__all__ = ["SGD", "Adam", "Optimizer", "Rule", "as_optimizer"]
+__all__ = ["OPTIMIZERS", "SGD", "Adam", "Optimizer", "Rule", "as_optimizer"]
 
 Array = npt.NDArray[Any]
 
@@ -114,7 +114,7 @@ class Optimizer(Strict, ABC):
         self._ready: list[FlatVector] | None = None
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
+        values = ", ".join(f"{name}={value!r}" for name, value in self.coefficients.items())
         return f"{type(self).__name__}({values})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,6 +132,11 @@ class Optimizer(Strict, ABC):
             self.state = arrays
         else:
             self._vectors = [FlatVector(self._checked(array, self._owner)) for array in arrays]
+
+    @property
+    def coefficients(self) -> dict[str, Any]:
+        """The arguments of the constructor, in its order, with their current values."""
+        return {name: getattr(self, name) for name in self._names}
 
     @property
     def step_count(self) -> int:  # noqa: D102 - described in the class docstring
@@ -164,6 +169,45 @@ class Optimizer(Strict, ABC):
         self._ready = None
         for vector in self._vectors:
             vector.share()
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The running vectors, for reading only; `state` is for reading and writing."""
+        return tuple(vector.array for vector in self._vectors)
+
+    def restore(
+        self,
+        architecture: Architecture,
+        coefficients: Mapping[str, Any],
+        step_count: int,
+        vectors: Sequence[Array],
+    ) -> None:
+        """Become an optimizer with these coefficients and this state.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            Of the network that the state belongs to.
+        coefficients : dict
+            As `coefficients`; others keep their values.
+        step_count : int
+        vectors : sequence of ndarray of shape (n_parameters,)
+            The running vectors; the optimizer keeps them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A coefficient is unknown or out of range, or a vector does not fit the architecture.
+        """
+        unknown = coefficients.keys() - set(self._names)
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no coefficients {sorted(unknown)}")
+        checked = [FlatVector(self._checked(vector, architecture)) for vector in vectors]
+        for name, value in coefficients.items():
+            setattr(self, name, value)
+        self.step_count = step_count
+        self._vectors = checked
+        self.owner = architecture
 
     @property
     def owner(self) -> Architecture | None:
@@ -378,7 +422,8 @@ class Adam(Optimizer):
         return self._rule
 
 
-_BY_NAME: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
+# The name of each optimizer, for `Network.fit` and in files.
+OPTIMIZERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
 
 
 def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
@@ -386,9 +431,9 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, str):
-        if optimizer not in _BY_NAME:
-            raise ValueError(f"optimizer must be one of {sorted(_BY_NAME)}, got {optimizer!r}")
-        return _BY_NAME[optimizer]()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {sorted(OPTIMIZERS)}, got {optimizer!r}")
+        return OPTIMIZERS[optimizer]()
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         name = optimizer.__name__
         raise TypeError(f"optimizer must be an instance such as {name}(), got the class {name}")

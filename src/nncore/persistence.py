@@ -1,0 +1,204 @@
+"""Networks and optimizers in files: `Network.save` and `load`.
+
+docs/internals.md describes the format. Estimators and checkpoints add sections of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import first_nonfinite
+from ._checks import as_bool
+from ._files import Contents, FilePath, as_path, read, refused, write
+from ._values import decode, encode
+from .architecture import Architecture
+from .optimizers import OPTIMIZERS, Optimizer
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["Stored", "load", "read_stored", "save"]
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
+
+# The sections besides "architecture" and "optimizer".
+_OTHERS = ("estimator", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    parameters : ndarray of shape (n_parameters,)
+    optimizer : Optimizer, optional
+    sections : dict, optional
+        The values of other sections, by their names.
+    """
+
+    architecture: Architecture
+    parameters: Array
+    optimizer: Optimizer | None = None
+    sections: dict[str, Any] = field(default_factory=dict)
+
+
+def save(path: FilePath, stored: Stored) -> None:
+    """Write a file; `Network.save` describes errors and guarantees."""
+    architecture = stored.architecture
+    tensors: Tensors = {}
+    sections: dict[str, Any] = {
+        "architecture": {
+            "sizes": architecture.sizes,
+            "activation": architecture.activation_names,
+            "loss": architecture.loss_name,
+            "dtype": architecture.dtype.name,
+        }
+    }
+    for l, (W, b) in enumerate(zip(*architecture.views(stored.parameters), strict=True), start=1):
+        tensors[f"weights.{l}"], tensors[f"biases.{l}"] = W, b
+    if stored.optimizer is not None:
+        sections["optimizer"] = _encode_optimizer(stored.optimizer, architecture, tensors)
+    for name, array in tensors.items():
+        _check_finite(name, array)
+    for name, value in stored.sections.items():
+        sections[name] = encode(name, value, tensors)
+    write(path, Contents(sections, tensors))
+
+
+def _encode_optimizer(optimizer: Optimizer, architecture: Architecture, tensors: Tensors) -> Any:
+    kinds: dict[type, str] = {cls: kind for kind, cls in OPTIMIZERS.items()}
+    if type(optimizer) not in kinds:
+        raise TypeError(
+            f"optimizer must be one of {sorted(cls.__name__ for cls in kinds)} to be stored in a "
+            f"file, got {optimizer!r}"
+        )
+    optimizer.check(architecture)
+    tensors |= {f"optimizer.state.{i}": array for i, array in enumerate(optimizer.arrays)}
+    return {
+        "kind": kinds[type(optimizer)],
+        "coefficients": encode("optimizer", optimizer.coefficients, tensors),
+        "step_count": optimizer.step_count,
+    }
+
+
+def read_stored(path: FilePath) -> Stored:
+    """Read a file, and check everything in it against its architecture.
+
+    Raises
+    ------
+    OSError
+        The file could not be read.
+    ValueError
+        The file is damaged, of another origin, or of a newer version.
+    """
+    sections, tensors = read(path)
+    with refused(as_path(path)):
+        architecture = Architecture.from_names(**sections.pop("architecture"))
+        # Nothing is allocated for the architecture before the file is known to hold all of it.
+        parts = []
+        for l, layer in enumerate(architecture.layers, start=1):
+            W = _take(tensors, f"weights.{l}", (layer.n_prev, layer.n), architecture)
+            b = _take(tensors, f"biases.{l}", (layer.n,), architecture)
+            parts += [W.reshape(-1), b]
+        optimizer = None
+        if "optimizer" in sections:
+            optimizer = _decode_optimizer(sections.pop("optimizer"), architecture, tensors)
+        others = [name for name in _OTHERS if name in sections]
+        values = {name: decode(sections.pop(name), tensors) for name in others}
+        if sections or tensors:
+            raise ValueError(f"it holds unknown entries {sorted([*sections, *tensors])}")
+        return Stored(architecture, np.concatenate(parts), optimizer, values)
+
+
+def _decode_optimizer(section: Any, architecture: Architecture, tensors: Tensors) -> Optimizer:
+    optimizer = OPTIMIZERS[section.pop("kind")]()
+    vectors: list[Array] = []
+    while (name := f"optimizer.state.{len(vectors)}") in tensors:
+        vectors.append(_take(tensors, name, (architecture.n_parameters,), architecture))
+    section["coefficients"] = decode(section["coefficients"], tensors)
+    optimizer.restore(architecture, vectors=vectors, **section)
+    return optimizer
+
+
+def _take(tensors: Tensors, name: str, shape: tuple[int, ...], architecture: Architecture) -> Array:
+    """Remove and return the tensor of that name."""
+    array, dtype = tensors.pop(name), architecture.dtype
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}, the architecture needs "
+            f"{shape} and {dtype}"
+        )
+    array = np.ascontiguousarray(array, dtype=dtype)
+    _check_finite(name, array)
+    return array
+
+
+def _check_finite(name: str, array: Array) -> None:
+    at = first_nonfinite(array)
+    if at is not None:
+        raise ValueError(f"{name} must be finite in a file, got {array.reshape(-1)[at]}")
+
+
+@overload
+def load(path: FilePath, with_optimizer: Literal[False] = False) -> Network: ...
+
+
+@overload
+def load(path: FilePath, with_optimizer: Literal[True]) -> tuple[Network, Optimizer]: ...
+
+
+def load(path: FilePath, with_optimizer: bool = False) -> Network | tuple[Network, Optimizer]:
+    """Return the network in a file.
+
+    Loading executes no code, and takes no more memory than a small multiple of the file's size.
+
+    Parameters
+    ----------
+    path : str or path
+        A file written by `Network.save`, `nncore.callbacks.Checkpoint`, or an estimator's ``save``.
+    with_optimizer : bool, default False
+        Whether to return the optimizer, too.
+
+    Returns
+    -------
+    Network, or (Network, Optimizer)
+        With the parameters, the state and the coefficients that were saved, to the last bit.
+
+    Raises
+    ------
+    OSError
+        The file could not be read.
+    ValueError
+        The file is damaged, has another origin, was written by a newer version of nncore, or holds
+        no optimizer.
+
+    Examples
+    --------
+    >>> import nncore, os, tempfile
+    >>> net = nncore.Network([4, 3, 2], seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "net.safetensors")
+    ...     net.save(path)
+    ...     nncore.load(path).equals(net)
+    True
+    """
+    from .network import Network  # which imports this module
+
+    with_optimizer = as_bool("with_optimizer", with_optimizer)
+    stored = read_stored(path)
+    network = Network.from_architecture(stored.architecture)
+    network.parameters = stored.parameters
+    if not with_optimizer:
+        return network
+    if stored.optimizer is None:
+        raise ValueError(
+            f"{as_path(path)!r} holds no optimizer; net.save(path, optimizer) stores one"
+        )
+    return network, stored.optimizer

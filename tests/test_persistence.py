@@ -1,0 +1,346 @@
+"""Networks and optimizers in files: what comes back, and what is refused."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import make, problem, refused
+from safetensors.numpy import load_file, save_file
+
+import nncore
+
+FILES = Path(__file__).parent / "files"
+
+
+class OwnAdam(nncore.Adam):
+    """Of a class that nncore does not know."""
+
+
+def trained(dtype: Any = "float32", create: Callable[[], Any] = nncore.Adam) -> tuple[Any, Any]:
+    net, X, Y = problem(dtype)
+    optimizer = create()
+    net.fit(X, Y, epochs=2, optimizer=optimizer, seed=0)
+    return net, optimizer
+
+
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: nncore.SGD(0.1, weight_decay=0.01),
+    "nesterov": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: nncore.Adam(1 / 3, beta_1=0.8),
+}
+every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+# What comes back.
+
+
+def test_network_returns_bit_for_bit(dtype: np.dtype[Any], tmp_path: Path) -> None:
+    net = make([5, 7, 3], hidden="elu", loss="cross_entropy", dtype=dtype)
+    net.save(tmp_path / "net")
+    assert nncore.load(tmp_path / "net").equals(net)
+
+
+@every_optimizer
+def test_optimizer_returns_bit_for_bit(
+    create: Callable[[], Any], dtype: np.dtype[Any], tmp_path: Path
+) -> None:
+    net, optimizer = trained(dtype, create)
+    net.save(tmp_path / "net", optimizer)
+    loaded, again = nncore.load(tmp_path / "net", with_optimizer=True)
+    assert loaded.equals(net)
+    assert type(again) is type(optimizer)
+    assert again.coefficients == optimizer.coefficients
+    assert again.step_count == optimizer.step_count
+    assert [v.tobytes() for v in again.state] == [v.tobytes() for v in optimizer.state]
+
+
+@every_optimizer
+def test_training_continues_with_the_same_bits(create: Callable[[], Any], tmp_path: Path) -> None:
+    net, optimizer = trained(create=create)
+    net.save(tmp_path / "net", optimizer)
+    loaded, again = nncore.load(tmp_path / "net", with_optimizer=True)
+    _, X, Y = problem("float32")
+    for network, own in ((net, optimizer), (loaded, again)):
+        network.fit(X, Y, epochs=2, optimizer=own, seed=1)
+    assert loaded.equals(net)
+
+
+def test_coefficients_set_after_construction_return(tmp_path: Path) -> None:
+    net, optimizer = trained(create=lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True))
+    optimizer.momentum = 0.0
+    net.save(tmp_path / "net", optimizer)
+    again = nncore.load(tmp_path / "net", with_optimizer=True)[1]
+    assert again.coefficients == optimizer.coefficients
+    assert len(again.state) == 1
+
+
+def test_optimizer_without_steps_returns(tmp_path: Path) -> None:
+    make([4, 2]).save(tmp_path / "net", nncore.Adam(0.5))
+    again = nncore.load(tmp_path / "net", with_optimizer=True)[1]
+    assert again.coefficients == nncore.Adam(0.5).coefficients
+    assert again.step_count == 0
+    assert again.state == ()
+
+
+def test_saving_and_loading_keep_single_steps_fast(tmp_path: Path) -> None:
+    """Vectors that count as shared would be packed again in every step."""
+    net, X, Y = problem()
+    optimizer = nncore.Adam()
+    net.train_on_batch(X, Y, optimizer)
+    net.save(tmp_path / "net", optimizer)
+    loaded, again = nncore.load(tmp_path / "net", with_optimizer=True)
+    vectors = [own.vectors(net.architecture) for own in (optimizer, again)]
+    assert not any(vector.is_shared for pair in vectors for vector in pair)
+    assert not loaded._vector.is_shared
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_path_may_have_any_type_of_paths(kind: Callable[[Any], Any], tmp_path: Path) -> None:
+    net, path = make([4, 2]), kind(tmp_path / "net")
+    net.save(path)
+    assert nncore.load(path).equals(net)
+
+
+def test_safetensors_reads_the_file_too(tmp_path: Path) -> None:
+    net, optimizer = trained()
+    net.save(tmp_path / "net", optimizer)
+    tensors = load_file(tmp_path / "net")
+    for l, (W, b) in enumerate(zip(net.weights, net.biases, strict=True), start=1):
+        np.testing.assert_array_equal(tensors.pop(f"weights.{l}"), W)
+        np.testing.assert_array_equal(tensors.pop(f"biases.{l}"), b)
+    assert sorted(tensors) == ["optimizer.state.0", "optimizer.state.1"]
+
+
+def test_subclass_is_loaded_as_a_network(tmp_path: Path) -> None:
+    class Named(nncore.Network):
+        pass
+
+    net = Named([4, 2], seed=0)
+    net.name = "net"
+    net.save(tmp_path / "net")
+    assert type(nncore.load(tmp_path / "net")) is nncore.Network
+
+
+# Files that earlier versions wrote. Never change them: add new ones.
+
+
+def test_network_of_the_first_version_is_read() -> None:
+    net = nncore.load(FILES / "network.safetensors")
+    assert net.sizes == (3, 4, 2)
+    assert net.activation == ("tanh", "softmax")
+    assert net.loss == "cross_entropy"
+    assert net.dtype == np.float32
+    np.testing.assert_allclose(net.predict([[1, -1, 0.5]]), [[0.203394398, 0.796605587]], rtol=1e-6)
+
+
+# What cannot be stored.
+
+
+def test_optimizers_of_other_classes_are_refused_by_name(tmp_path: Path) -> None:
+    net, optimizer = trained(create=OwnAdam)
+    with refused(TypeError, "optimizer", "OwnAdam", "Adam", unchanged=[net, optimizer]):
+        net.save(tmp_path / "net", optimizer)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", nncore.Adam])
+def test_names_and_classes_of_optimizers_are_refused(optimizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="optimizer must be one of"):
+        make([4, 2]).save(tmp_path / "net", optimizer)
+
+
+def test_an_optimizer_of_another_network_is_refused(tmp_path: Path) -> None:
+    _, optimizer = trained()
+    with pytest.raises(ValueError, match=r"optimizer has the state of a network of sizes \[5, 6"):
+        make([4, 2], dtype="float32").save(tmp_path / "net", optimizer)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_parameters_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    net = make([4, 3, 2])
+    net.weights[1][2, 1] = value
+    with pytest.raises(ValueError, match=f"weights.2 must be finite in a file, got {value}"):
+        net.save(tmp_path / "net")
+
+
+def test_paths_of_other_types_are_refused() -> None:
+    path: Any = 3
+    for call in (lambda: make([4, 2]).save(path), lambda: nncore.load(path)):
+        with pytest.raises(TypeError, match=r"path must be a str or os\.PathLike, got 3"):
+            call()
+
+
+def test_loading_an_optimizer_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    make([4, 2]).save(tmp_path / "net")
+    with pytest.raises(ValueError, match=r"net' holds no optimizer; net.save\(path, optimizer\)"):
+        nncore.load(tmp_path / "net", with_optimizer=True)
+
+
+# Files that cannot be read.
+
+
+def parts(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return header and data of a file."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def write(path: Path, header: Any, data: bytes) -> None:
+    text = json.dumps(header).encode() if isinstance(header, dict) else header
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A file whose checksum is absent, so that the other checks decide."""
+    net, optimizer = trained()
+    path = tmp_path / "net"
+    net.save(path, optimizer)
+    header, data = parts(path)
+    header["__metadata__"]["nncore"] = '{"version": 1}'
+    write(path, header, data)
+    return path
+
+
+def assert_refused(path: Path, reason: str = "") -> None:
+    with pytest.raises(ValueError, match="not a file that this version of nncore can read") as got:
+        nncore.load(path)
+    assert str(path) in str(got.value)
+    assert reason in str(got.value)
+
+
+def test_a_file_without_checksum_is_read(saved: Path) -> None:
+    assert nncore.load(saved).equals(trained()[0])
+
+
+def edit(path: Path, section: str, **values: Any) -> None:
+    """Replace values in a section of the metadata."""
+    header, data = parts(path)
+    content = json.loads(header["__metadata__"][section])
+    header["__metadata__"][section] = json.dumps({**content, **values})
+    write(path, header, data)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("architecture", {"sizes": [5, 6, 4]}),
+        ("architecture", {"sizes": [5, 6, 3, 3]}),
+        ("architecture", {"sizes": [6, 5, 3]}),
+        ("architecture", {"sizes": [5.0, 6.0, 3.0]}),
+        ("architecture", {"sizes": [5, True, 3]}),
+        ("architecture", {"sizes": [5, -6, 3]}),
+        ("architecture", {"sizes": "563"}),
+        ("architecture", {"sizes": None}),
+        ("architecture", {"sizes": {"5": 6}}),
+        ("architecture", {"sizes": [[5, 6, 3]]}),
+        ("architecture", {"sizes": [2**31, 2**31, 2**31]}),
+        ("architecture", {"sizes": [2**40, 3]}),
+        ("architecture", {"activation": ["tanh", "softmax"]}),
+        ("architecture", {"activation": ["tanh", "unknown"]}),
+        ("architecture", {"activation": [1, 1]}),
+        ("architecture", {"activation": ["tanh"]}),
+        ("architecture", {"loss": "unknown"}),
+        ("architecture", {"loss": 1}),
+        ("architecture", {"dtype": "float64"}),
+        ("architecture", {"dtype": "float16"}),
+        ("architecture", {"dtype": None}),
+        ("architecture", {"unknown": 1}),
+        ("optimizer", {"kind": "unknown"}),
+        ("optimizer", {"kind": "sgd"}),
+        ("optimizer", {"kind": ["adam"]}),
+        ("optimizer", {"coefficients": {"learning_rate": -1}}),
+        ("optimizer", {"coefficients": {"learning_rate": "1"}}),
+        ("optimizer", {"coefficients": {"learning_rate": {"$float": "nan"}}}),
+        ("optimizer", {"coefficients": {"step_count": 1}}),
+        ("optimizer", {"coefficients": {"state": []}}),
+        ("optimizer", {"coefficients": [1]}),
+        ("optimizer", {"step_count": -1}),
+        ("optimizer", {"step_count": 2**70}),
+        ("optimizer", {"step_count": 1.5}),
+        ("optimizer", {"unknown": 1}),
+        ("nncore", {"version": "1"}),
+        ("nncore", {"version": 0}),
+        ("nncore", {"unknown": 1}),
+        ("nncore", {"crc32": 1}),
+    ],
+)
+def test_a_section_with_a_wrong_value_is_refused(
+    section: str, values: dict[str, Any], saved: Path
+) -> None:
+    edit(saved, section, **values)
+    assert_refused(saved)
+
+
+def test_a_newer_file_is_refused_by_its_version(saved: Path) -> None:
+    edit(saved, "nncore", version=2)
+    assert_refused(saved, "version 2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "1", '"a"', "nan", "[" * 100_000, '{"sizes": [5, 6, 3]}', "\x00"],
+)
+@pytest.mark.parametrize("section", ["nncore", "architecture", "optimizer"])
+def test_a_section_that_is_not_an_object_is_refused(section: str, text: str, saved: Path) -> None:
+    header, data = parts(saved)
+    header["__metadata__"][section] = text
+    write(saved, header, data)
+    assert_refused(saved)
+
+
+@pytest.mark.parametrize("section", ["nncore", "architecture"])
+def test_a_missing_section_is_refused(section: str, saved: Path) -> None:
+    header, data = parts(saved)
+    del header["__metadata__"][section]
+    write(saved, header, data)
+    assert_refused(saved)
+
+
+def test_an_unknown_section_is_refused(saved: Path) -> None:
+    header, data = parts(saved)
+    header["__metadata__"]["unknown"] = "{}"
+    write(saved, header, data)
+    assert_refused(saved, "unknown")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["weights.2", "biases.1", "optimizer.state.1"])
+def test_a_tensor_that_is_not_finite_is_refused(name: str, value: float, saved: Path) -> None:
+    metadata, tensors = parts(saved)[0]["__metadata__"], load_file(saved)
+    tensors[name].reshape(-1)[1] = value
+    save_file(tensors, saved, metadata)
+    assert_refused(saved, name)
+
+
+def test_a_file_written_by_safetensors_is_read(saved: Path) -> None:
+    save_file(load_file(saved), saved, parts(saved)[0]["__metadata__"])
+    assert nncore.load(saved).equals(trained()[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("weights.1"),
+        lambda tensors: tensors.pop("biases.2"),
+        lambda tensors: tensors.update({"weights.1": tensors["weights.1"].T.copy()}),
+        lambda tensors: tensors.update({"weights.1": tensors["weights.1"].astype("f8")}),
+        lambda tensors: tensors.update({"weights.1": tensors["weights.1"].view("i4")}),
+        lambda tensors: tensors.update({"biases.1": tensors["biases.1"][:, np.newaxis]}),
+        lambda tensors: tensors.update({"weights.3": tensors["weights.1"]}),
+        lambda tensors: tensors.update({"optimizer.state.0": tensors["biases.1"]}),
+        lambda tensors: tensors.update({"optimizer.state.3": tensors["optimizer.state.0"]}),
+    ],
+)
+def test_tensors_that_do_not_fit_the_architecture_are_refused(
+    change: Callable[[dict[str, Any]], object], saved: Path
+) -> None:
+    metadata, tensors = parts(saved)[0]["__metadata__"], load_file(saved)
+    change(tensors)
+    save_file(tensors, saved, metadata)
+    assert_refused(saved)
