@@ -82,7 +82,7 @@ def test_saturated_outputs_have_the_same_bits_among_few_and_among_many(
 ) -> None:
     """Subnormal numbers are 0 in both."""
     loss = "cross_entropy" if output == "softmax" else "squared_error"
-    net = nncore.Network([5, 7], activation=output, loss=loss, dtype=dtype, seed=0)
+    net = nncore.Network([5, 7], output_activation=output, loss=loss, dtype=dtype, seed=0)
     smallest = np.log(np.finfo(dtype).smallest_subnormal)
     X = (rng.uniform(0.5, 1.1, (400, 5)) * rng.choice([-1, 1], (400, 5)) * -smallest).astype(dtype)
     many = net.predict(X)
@@ -126,7 +126,7 @@ def test_the_fast_path_takes_only_few_rows_of_plain_arrays(dtype: DType) -> None
 
 
 def test_every_call_reads_the_current_parameters(dtype: DType) -> None:
-    net = nncore.Network([2, 1], activation="identity", dtype=dtype)
+    net = nncore.Network([2, 1], dtype=dtype)
     net.parameters = np.array([1, 2, 3])
     X = np.ones((1, 2), dtype)
     assert net.predict(X).item() == 6

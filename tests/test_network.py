@@ -39,9 +39,9 @@ def test_attributes_equal_the_arguments() -> None:
     assert net.dtype == np.float64
 
 
-def test_defaults_are_sigmoid_squared_error_float32_and_glorot_uniform() -> None:
+def test_defaults_are_relu_squared_error_float32_and_glorot_uniform() -> None:
     net = nncore.Network([3, 2, 1], seed=5)
-    assert net.activation == ("sigmoid", "sigmoid")
+    assert net.activation == ("relu", "identity")
     assert net.loss == "squared_error"
     assert net.dtype == np.float32
     assert net.equals(nncore.Network([3, 2, 1], init="glorot_uniform", seed=5))
@@ -211,7 +211,7 @@ def test_seeds_and_generators_determine_the_parameters() -> None:
 
 
 def test_repr_shows_layers_and_parameter_counts() -> None:
-    net = nncore.Network([784, 100, 10], activation=["relu", "softmax"], loss="cross_entropy")
+    net = nncore.Network([784, 100, 10], loss="cross_entropy")
     assert repr(net).splitlines() == [
         "Network([784, 100, 10], loss='cross_entropy', dtype='float32'), 79,510 parameters",
         "  1  784 -> 100  relu     78,500",

@@ -123,7 +123,7 @@ def test_momentum_is_the_textbooks(nesterov: bool) -> None:
 
 
 def test_weight_decay_shrinks_weights_and_leaves_biases() -> None:
-    net = nncore.Network([2, 3], activation="identity", init="normal", dtype="float64", seed=0)
+    net = nncore.Network([2, 3], init="normal", dtype="float64", seed=0)
     W, b = net.weights[0].copy(), net.biases[0].copy()
     X = np.zeros((4, 2))
     net.train_on_batch(X, np.tile(b, (4, 1)), nncore.SGD(0.5, weight_decay=0.1))

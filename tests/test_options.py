@@ -114,6 +114,14 @@ WRONG_NETWORKS: list[tuple[dict[str, Any], type[Exception], list[str]]] = [
     ({"activation": []}, ValueError, ["activation", "2", "got 0"]),
     ({"activation": ["softmax", "tanh"]}, ValueError, ["softmax", "output layer"]),
     ({"activation": "softmax", "loss": "cross_entropy"}, ValueError, ["softmax", "output layer"]),
+    ({"sizes": [3, 2], "activation": "softmax"}, ValueError, ["output_activation='softmax'"]),
+    ({"output_activation": "Tanh"}, ValueError, ["output_activation", "'tanh'", "'Tanh'"]),
+    ({"output_activation": ["tanh"]}, TypeError, ["output_activation", "['tanh']"]),
+    (
+        {"activation": ["relu", "tanh"], "output_activation": "tanh"},
+        ValueError,
+        ["output_activation must be None", "'tanh'", "['relu', 'tanh']"],
+    ),
     ({"loss": "mse"}, ValueError, ["loss", "'squared_error'", "'mse'"]),
     ({"loss": None}, TypeError, ["loss", "None"]),
     ({"loss": ["squared_error"]}, TypeError, ["loss", "['squared_error']"]),
@@ -158,11 +166,33 @@ FITTING["cross_entropy"] = ["softmax"]
 
 @pytest.mark.parametrize(("loss", "output"), [*itertools.product(FITTING, ACTIVATIONS)])
 def test_each_loss_accepts_only_its_output_activations(loss: str, output: str) -> None:
-    activation = ["tanh", output]
     if output in FITTING[loss]:
-        assert nncore.Network([2, 3, 2], activation=activation, loss=loss).activation[1] == output
+        net = nncore.Network([2, 3, 2], output_activation=output, loss=loss)
+        assert net.activation == ("relu", output)
     else:
         with pytest.raises(ValueError, match=f"loss '{loss}' needs") as raised:
-            nncore.Network([2, 3, 2], activation=activation, loss=loss)
-        assert f"got '{output}'" in str(raised.value)
+            nncore.Network([2, 3, 2], output_activation=output, loss=loss)
+        assert f"got '{output}'; output_activation=None makes it" in str(raised.value)
         assert all(fitting in str(raised.value) for fitting in FITTING[loss])
+
+
+@pytest.mark.parametrize(
+    ("loss", "output"),
+    [
+        ("squared_error", "identity"),
+        ("absolute_error", "identity"),
+        ("huber", "identity"),
+        ("cross_entropy", "softmax"),
+        ("binary_cross_entropy", "sigmoid"),
+        ("poisson", "exponential"),
+    ],
+)
+@pytest.mark.parametrize("hidden", [0, 1, 3])
+def test_the_loss_determines_the_default_output(loss: str, output: str, hidden: int) -> None:
+    net = nncore.Network([2, *[3] * hidden, 2], activation="tanh", loss=loss)
+    assert net.activation == (*["tanh"] * hidden, output)
+
+
+def test_a_sequence_of_names_sets_all_layers() -> None:
+    names = ("elu", "relu", "sigmoid")
+    assert nncore.Network([2, 3, 3, 2], activation=names).activation == names

@@ -140,7 +140,7 @@ def test_a_generator_is_drawn_from_across_calls() -> None:
 
 def test_every_example_takes_part_once_in_each_epoch() -> None:
     """With squared error, identity and all inputs 0 the bias moves by the mean of the targets."""
-    net = nncore.Network([1, 1], activation="identity", dtype="float64")
+    net = nncore.Network([1, 1], dtype="float64")
     targets = 2.0 ** np.arange(37)
     history = net.fit(
         np.zeros((37, 1)), targets, batch_size=8, epochs=3, seed=0, optimizer=nncore.SGD(0.0)

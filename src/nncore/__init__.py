@@ -2,7 +2,7 @@
 
 >>> import nncore
 >>> X, Y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
->>> net = nncore.Network([2, 8, 1], activation=["tanh", "sigmoid"], dtype="float64", seed=0)
+>>> net = nncore.Network([2, 8, 1], activation="tanh", dtype="float64", seed=0)
 >>> history = net.fit(X, Y, epochs=200, batch_size=4, optimizer=nncore.Adam(0.1), seed=0)
 >>> net.predict(X).round().ravel()
 array([0., 1., 1., 0.])

@@ -197,6 +197,7 @@ def _demo(arguments: argparse.Namespace) -> None:
         network = Network(
             sizes,
             activation="sigmoid",
+            output_activation="sigmoid",
             loss="squared_error",
             dtype=arguments.dtype,
             init="glorot_uniform",

@@ -24,17 +24,18 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 ACTIVATIONS = {member.name.lower(): member for member in Activation}
 LOSSES = {member.name.lower(): member for member in Loss}
 
-_ELEMENTWISE = frozenset(Activation) - {Activation.SOFTMAX}
+# All but softmax, the identity first.
+_ELEMENTWISE = tuple(member for member in Activation if member is not Activation.SOFTMAX)
 
-# The activations of the output layer that each loss allows. With a single one, that pair's output
-# delta (3) is A - Y; otherwise σ' of the activation is a factor of it.
-OUTPUT_ACTIVATIONS: dict[Loss, frozenset[Activation]] = {
+# The activations of the output layer that each loss allows, its default first. With a single one,
+# that pair's output delta (3) is A - Y; otherwise σ' of the activation is a factor of it.
+OUTPUT_ACTIVATIONS: dict[Loss, tuple[Activation, ...]] = {
     Loss.SQUARED_ERROR: _ELEMENTWISE,
     Loss.ABSOLUTE_ERROR: _ELEMENTWISE,
     Loss.HUBER: _ELEMENTWISE,
-    Loss.POISSON: frozenset({Activation.EXPONENTIAL}),
-    Loss.BINARY_CROSS_ENTROPY: frozenset({Activation.SIGMOID}),
-    Loss.CROSS_ENTROPY: frozenset({Activation.SOFTMAX}),
+    Loss.POISSON: (Activation.EXPONENTIAL,),
+    Loss.BINARY_CROSS_ENTROPY: (Activation.SIGMOID,),
+    Loss.CROSS_ENTROPY: (Activation.SOFTMAX,),
 }
 
 
@@ -82,13 +83,15 @@ class Architecture:
         activation: str | Sequence[str],
         loss: str,
         dtype: npt.DTypeLike,
+        output_activation: str | None = None,
     ) -> Architecture:
         """Return the architecture that the arguments of `nncore.Network` describe."""
         checked = _as_sizes(sizes)
+        known_loss = one_of("loss", loss, LOSSES)
         return cls(
             checked,
-            _as_activations(activation, len(checked) - 1),
-            one_of("loss", loss, LOSSES),
+            _as_activations(activation, output_activation, known_loss, len(checked) - 1),
+            known_loss,
             _as_dtype(dtype),
         )
 
@@ -99,7 +102,7 @@ class Architecture:
             raise ValueError(
                 f"loss {self.loss_name!r} needs an output layer with activation "
                 f"{' or '.join(names)}, got {output.name.lower()!r}; "
-                "activation accepts one name per layer"
+                f"output_activation=None makes it {allowed[0].name.lower()!r}"
             )
 
     @cached_property
@@ -171,10 +174,16 @@ def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _as_activations(activation: str | Sequence[str], n_layers: int) -> tuple[Activation, ...]:
+def _as_activations(
+    activation: str | Sequence[str], output_activation: str | None, loss: Loss, n_layers: int
+) -> tuple[Activation, ...]:
     """Return the activation of each layer."""
     if isinstance(activation, str):
-        names: Sequence[str] = [activation] * n_layers
+        hidden = one_of("activation", activation, ACTIVATIONS)
+        output = OUTPUT_ACTIVATIONS[loss][0]
+        if output_activation is not None:
+            output = one_of("output_activation", output_activation, ACTIVATIONS)
+        activations = (*[hidden] * (n_layers - 1), output)
     else:
         try:
             names = list(activation)
@@ -182,14 +191,22 @@ def _as_activations(activation: str | Sequence[str], n_layers: int) -> tuple[Act
             raise TypeError(
                 f"activation must be a name or a sequence of names, got {activation!r}"
             ) from None
+        if output_activation is not None:
+            raise ValueError(
+                "output_activation must be None if activation lists the names of all layers, "
+                f"got {output_activation!r} and {names}"
+            )
         if len(names) != n_layers:
             raise ValueError(
-                f"activation must be one name or one for each of the {n_layers} layers after the "
-                f"input, got {len(names)} names"
+                "activation must be one name for the hidden layers or one for each of the "
+                f"{n_layers} layers after the input, got {len(names)} names"
             )
-    activations = tuple(one_of("activation", name, ACTIVATIONS) for name in names)
-    if Activation.SOFTMAX in activations[:-1]:
-        raise ValueError(f"activation softmax is for the output layer only, got {list(names)}")
+        activations = tuple(one_of("activation", name, ACTIVATIONS) for name in names)
+    if activation == "softmax" or Activation.SOFTMAX in activations[:-1]:
+        raise ValueError(
+            "activation softmax is for the output layer only, as output_activation='softmax', "
+            f"got {activation!r}"
+        )
     return activations
 
 

@@ -55,10 +55,14 @@ class Network(Strict):
     ----------
     sizes : sequence of int
         n_0, n_1, ..., n_L: the number of inputs, then of the units of each layer.
-    activation : str or sequence of L str, default "sigmoid"
-        σ, one name for all layers or one per layer: "sigmoid", "tanh", "relu", "leaky_relu" (slope
-        0.01), "elu" (α = 1), "softplus", "exponential", "identity", and "softmax" for the output
-        layer.
+    activation : str or sequence of L str, default "relu"
+        σ of the hidden layers, or a sequence with the name for each of the layers 1, ..., L:
+        "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu" (α = 1), "softplus",
+        "exponential", "identity", and "softmax" for the output layer.
+    output_activation : str, optional
+        σ of the output layer. By default the loss determines it: "identity" for squared, absolute
+        and Huber loss, "softmax" for cross entropy, "sigmoid" for binary cross entropy,
+        "exponential" for Poisson.
     loss : str, default "squared_error"
         Summed over outputs, averaged over examples: "squared_error",
         ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
@@ -102,8 +106,7 @@ class Network(Strict):
     Examples
     --------
     >>> import nncore
-    >>> net = nncore.Network([4, 3, 2], activation=["tanh", "softmax"], loss="cross_entropy",
-    ...                      seed=0)
+    >>> net = nncore.Network([4, 3, 2], activation="tanh", loss="cross_entropy", seed=0)
     >>> net
     Network([4, 3, 2], loss='cross_entropy', dtype='float32'), 23 parameters
       1  4 -> 3  tanh     15
@@ -116,13 +119,14 @@ class Network(Strict):
         self,
         sizes: Sequence[int],
         *,
-        activation: str | Sequence[str] = "sigmoid",
+        activation: str | Sequence[str] = "relu",
+        output_activation: str | None = None,
         loss: str = "squared_error",
         dtype: npt.DTypeLike = "float32",
         init: str = "glorot_uniform",
         seed: Any = None,
     ) -> None:
-        self._set_up(Architecture.from_names(sizes, activation, loss, dtype))
+        self._set_up(Architecture.from_names(sizes, activation, loss, dtype, output_activation))
         draw = one_of("init", init, INITIALIZERS)
         rng = as_generator(seed)
         for W, b in zip(self._weights, self._biases, strict=True):
@@ -323,7 +327,7 @@ class Network(Strict):
         >>> import numpy as np
         >>> import nncore
         >>> celsius = np.array([[2.0], [14.0], [20.0]])
-        >>> net = nncore.Network([1, 4, 1], activation=["tanh", "identity"], seed=0)
+        >>> net = nncore.Network([1, 4, 1], activation="tanh", seed=0)
         >>> raw = net.fold_scaling(X_mean=12.0, X_scale=7.5, Y_mean=100.0, Y_scale=20.0)
         >>> scaled = net.predict((celsius - 12.0) / 7.5)
         >>> np.allclose(raw.predict(celsius), 100.0 + 20.0 * scaled)
@@ -661,8 +665,7 @@ class Network(Strict):
         --------
         >>> import nncore
         >>> images, labels = nncore.datasets.load_digits()
-        >>> net = nncore.Network([64, 30, 10], activation=["relu", "softmax"],
-        ...                      loss="cross_entropy", seed=0)
+        >>> net = nncore.Network([64, 30, 10], loss="cross_entropy", seed=0)
         >>> history = net.fit(images, labels, epochs=10, seed=0)
         >>> history.loss[-1] < 0.4
         True
