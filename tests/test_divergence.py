@@ -99,6 +99,7 @@ def test_divergence_error_can_be_pickled(epoch: int | None) -> None:
     assert isinstance(error, ArithmeticError)
 
 
+@pytest.mark.filterwarnings("ignore:X has values up to")
 @pytest.mark.parametrize("call", ["fit", "train_on_batch"])
 def test_a_second_moment_that_overflows_is_an_error(call: str) -> None:
     """Above 1.8e19 the square of a gradient is infinite in float32, and Adam would not move."""

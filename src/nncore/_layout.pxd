@@ -16,7 +16,7 @@ cdef struct Source:
 
 cdef class Examples:
     cdef:
-        tuple arrays
+        readonly tuple arrays
         readonly Py_ssize_t n
         Source X
         Source Y

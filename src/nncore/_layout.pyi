@@ -24,6 +24,10 @@ class FlatVector:
 
 class Examples:
     @property
+    def arrays(
+        self,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any] | None]: ...
+    @property
     def n(self) -> int: ...
     def __init__(
         self,

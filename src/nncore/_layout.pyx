@@ -144,6 +144,11 @@ cdef class Examples:
     X : ndarray of shape (n, n_0) and a dtype of `SOURCES`, with any strides
     Y : ndarray of shape (n, n_L) likewise, or of shape (n,) and dtype intp: class indices; or None
     sample_weight : contiguous ndarray of shape (n,) in the network's dtype, or None
+
+    Attributes
+    ----------
+    arrays : tuple (X, Y, sample_weight)
+    n : int
     """
 
     def __init__(

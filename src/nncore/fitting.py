@@ -13,6 +13,7 @@ from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._layout import Examples
 from .architecture import Architecture
+from .hints import hint_at_large_inputs
 from .history import Callback, EpochEnd, History
 from .optimizers import Optimizer, as_optimizer
 from .session import StepOptions
@@ -59,6 +60,7 @@ def fit(
     options = as_step_options(
         dropout, gradient_clipping, architecture.n_hidden, lambda: int(rng.integers(2**63))
     )
+    hint_at_large_inputs(examples)
 
     batch_size = min(batch_size, examples.n)
     history = History()

@@ -10,10 +10,14 @@ import numpy.typing as npt
 from ._arrays import as_vector
 from .architecture import Architecture
 from .enums import Activation
+from .hints import hint
 
 __all__ = ["fold_scaling"]
 
 Array = npt.NDArray[Any]
+
+# Rounding to float32 then changes a scaled input by up to 0.001.
+_LARGEST_RATIO = 2.0**14
 
 
 def fold_scaling(
@@ -76,6 +80,8 @@ def fold_scaling(
             "X_mean, X_scale, Y_mean and Y_scale must give parameters that are finite in "
             f"{architecture.dtype}, got {folded[np.argmin(inside)]:g}"
         )
+    if architecture.dtype == np.float32:
+        _hint_at_lost_digits(np.abs(m / s))
     return folded.astype(architecture.dtype)
 
 
@@ -92,3 +98,12 @@ def _as_scale(name: str, value: npt.ArrayLike, n: int) -> Array:
             f"{name} must not be 0, got 0 for column {column}; the scale of a constant column is 1"
         )
     return scale
+
+
+def _hint_at_lost_digits(ratios: Array) -> None:
+    column = int(ratios.argmax())
+    if ratios[column] > _LARGEST_RATIO:
+        hint(
+            f"X_mean is {ratios[column]:.2g} times X_scale in column {column}, and float32 has few "
+            "digits for so small differences of raw inputs: pass dtype='float64'"
+        )

@@ -245,6 +245,14 @@ def test_input_that_need_not_be_copied_is_not_changed() -> None:
     assert same(fitted, small().fit(np.asfortranarray(X), y))
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_large_input_gives_no_other_warning_than_scikit_learns(solver: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        small(solver=solver, learning_rate_init=1e-9).fit(1e5 * X, y)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,53 @@
+"""Hints: one UserWarning per call about arguments that are valid but cannot work well."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+
+from ._kernels import first_beyond
+from ._layout import Examples
+
+__all__ = ["hint", "hint_at_large_inputs"]
+
+# Inputs of 1e4 and above saturate units or make their gradients explode.
+_LARGEST_INPUT = 9_999.0
+
+# How many inputs to look at, unless a single row has more.
+_SAMPLE = 1 << 16
+
+
+def hint(message: str) -> None:
+    """Warn at the line outside nncore that led to this call."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "nncore":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def hint_at_large_inputs(examples: Examples) -> None:
+    """Warn if inputs are so large that training will not work.
+
+    It looks at the first rows only, so it costs next to nothing and reads little of a mapped file.
+    """
+    X, _, weights = examples.arrays
+    if X.dtype.kind != "f":
+        return
+    rows = np.ascontiguousarray(X[: max(1, _SAMPLE // X.shape[1])])
+    if first_beyond(rows.reshape(-1), _LARGEST_INPUT) == rows.size:
+        return
+    # A mapped file may hold NaN and infinity, an example of weight 0 anything.
+    sizes = np.where(np.isfinite(rows), np.abs(rows), 0)
+    if weights is not None:
+        sizes[weights[: len(rows)] == 0] = 0
+    largest = sizes.max(axis=0)
+    column = int(largest.argmax())
+    if largest[column] > _LARGEST_INPUT:
+        hint(
+            f"X has values up to {largest[column]:.3g} in column {column}, but training works with "
+            "values of about 1: standardize the inputs, by (X - X.mean(axis=0)) / X.std(axis=0) or "
+            "scikit-learn's StandardScaler. network.fold_scaling(mean, std) then returns a network "
+            "that takes raw inputs"
+        )
