@@ -60,6 +60,12 @@ cdef struct Tile:
     Py_ssize_t p_end
     Py_ssize_t k_begin
     Py_ssize_t k_end
+    # The width of its panels, and how many numbers its part of a panel has.
+    Py_ssize_t width
+    Py_ssize_t count
+    # Where its part of the first panel begins in a packed vector, and the distance to the next.
+    Py_ssize_t W
+    Py_ssize_t panel_step
 
 
 cdef inline Py_ssize_t width_of_panel(

@@ -310,16 +310,21 @@ cdef class Layout:
                 most = max(64, MOST_TILE_BYTES // layer.n)
                 for k in range(0, layer.n_prev, most):
                     tiles.append((l, 0, 1, k, min(k + most, layer.n_prev)))
-        for l, p_begin, p_end, k_begin, k_end in tiles:
-            width = width_of_panel(self.panel_width, p_begin, self.layers[l].n)
+        self.n_tiles = len(tiles)
+        array = np.empty(self.n_tiles * sizeof(Tile), dtype=np.uint8)
+        self.tiles = <Tile *> cnp.PyArray_DATA(array)
+        for i, (l, p_begin, p_end, k_begin, k_end) in enumerate(tiles):
+            layer = &self.layers[l]
+            width = width_of_panel(self.panel_width, p_begin, layer.n)
+            step = self.panel_width * layer.n_prev
+            self.tiles[i] = Tile(
+                l, p_begin, p_end, k_begin, k_end, width, (k_end - k_begin) * width,
+                layer.W + p_begin * step + k_begin * width, step)
             self.scratch_size = max(
                 self.scratch_size, (p_end - p_begin) * max(k_end - k_begin, 1) * width)
-        self.n_tiles = len(tiles)
-        array = np.array(tiles, dtype=np.intp)
         squares = np.empty(2 * self.n_tiles)
         finite = np.empty(self.n_tiles, dtype=np.intc)
         self.arrays += (array, squares, finite)
-        self.tiles = <Tile *> cnp.PyArray_DATA(array)
         self.weight_squares = <double *> cnp.PyArray_DATA(squares)
         self.gradient_squares = self.weight_squares + self.n_tiles
         self.tile_is_finite = <bint *> cnp.PyArray_DATA(finite)
@@ -484,18 +489,18 @@ cdef class Layout:
         """Whether a tile's parameters and state are finite."""
         cdef:
             Layer *layer = &self.layers[tile.l]
-            Py_ssize_t slot, p, W, columns
-            Py_ssize_t width = width_of_panel(self.panel_width, tile.p_begin, layer.n)
+            Py_ssize_t slot, p, columns
+            const char *W
+            const char *b
         for slot in range(self.n_slots):
+            W = self.packed[slot] + tile.W * self.itemsize
+            b = self.packed[slot] + layer.b * self.itemsize
             for p in range(tile.p_begin, tile.p_end):
-                columns = min(width, layer.n - p * self.panel_width)
-                W = layer.W + p * self.panel_width * layer.n_prev + tile.k_begin * width
-                if not self.kernels.finite(
-                        self.packed[slot] + W * self.itemsize, tile.k_end - tile.k_begin, columns,
-                        width):
+                columns = min(tile.width, layer.n - p * self.panel_width)
+                if not self.kernels.finite(W, tile.k_end - tile.k_begin, columns, tile.width):
                     return False
                 if tile.k_begin == 0 and not self.kernels.finite(
-                        self.packed[slot] + (layer.b + p * self.panel_width) * self.itemsize, 1,
-                        columns, columns):
+                        b + p * self.panel_width * self.itemsize, 1, columns, columns):
                     return False
+                W += tile.panel_step * self.itemsize
         return True

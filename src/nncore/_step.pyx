@@ -19,7 +19,7 @@ from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
     GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile,
     width_of_panel)
-from nncore._team cimport Team, is_stopped, run_item, stop
+from nncore._team cimport Team, is_stopped, run_item, stop, watch
 
 import numpy as np
 
@@ -73,7 +73,8 @@ cdef enum Kind:
 cdef enum Phase:
     FORWARD
     BACKWARD
-    # (5) and (6) on a tile.
+    # (5) and (6) on a tile: of plain gradient descent, and of the other rules.
+    DESCEND
     FUSED
     # (5) into the gradient's slot, added to what the batches before left there.
     ACCUMULATE
@@ -118,7 +119,7 @@ cdef class Workspace(Layout):
         Py_ssize_t first, n_rows
         double weight, decay, clipping
         # Of (5): the gradient is scaled and added to what W and b, or the gradient's slot, hold.
-        double scale, beta_W, beta_b
+        double scale, beta
         double step_size, epsilon
         # The run.
         Examples examples
@@ -273,7 +274,7 @@ cdef class Workspace(Layout):
         self.span_losses = <double *> cnp.PyArray_DATA(self.span_sums)
         self.span_weights = self.span_losses + n_spans
         self.tiles_are_checked = False
-        self.team.begin(<run_item> _item, <void *> self)
+        self.team.begin(<run_item> _shared_item, <void *> self)
 
     cdef _choose_rows_in_place(self):
         """Rows that are read once need not be laid out in panels, if they have the right type."""
@@ -327,7 +328,7 @@ cdef void _gradient(Workspace w) noexcept nogil:
         if w.team.interrupted:
             break
         w.total = w.total + sums[0]
-        w.beta_W = w.beta_b = 0 if begin == 0 else 1
+        w.beta = 0 if begin == 0 else 1
         _run_phase(w, ACCUMULATE, w.n_tiles)
         w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
@@ -364,7 +365,7 @@ cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *su
     cdef Py_ssize_t n_spans = (n_rows + w.span - 1) // w.span
     w.first, w.n_rows = first, n_rows
     _run_phase(w, BACKWARD, n_spans)
-    w.team.watch(BATCH_WORK)
+    watch(w.team, BATCH_WORK)
     sums[0], sums[1] = _sum(w.span_losses, n_spans), _sum(w.span_weights, n_spans)
     w.weight = sums[1]
 
@@ -378,10 +379,12 @@ cdef void _step(Workspace w) noexcept nogil:
         _run_phase(w, UPDATE, w.n_tiles)
     else:
         if w.rule.kind == GRADIENT_DESCENT:
-            # The gradient is never stored: W <- (1 - η λ) W - η/N δ Aᵀ.
-            w.beta_W, w.beta_b = 1 - w.rule.learning_rate * w.decay, 1
+            # W <- (1 - η λ) W - η/N δ Aᵀ.
+            w.beta = 1 - w.rule.learning_rate * w.decay
             w.scale = -w.rule.learning_rate * w.scale
-        _run_phase(w, FUSED, w.n_tiles)
+            _run_phase(w, DESCEND, w.n_tiles)
+        else:
+            _run_phase(w, FUSED, w.n_tiles)
     w.dropout_step = w.step_count
 
 
@@ -390,7 +393,7 @@ cdef void _count_step(Workspace w) noexcept nogil:
     cdef double correction
     w.step_count = w.step_count + 1
     w.clipping = 1
-    w.scale, w.beta_W, w.beta_b = 1 / w.weight, 0, 0
+    w.scale, w.beta = 1 / w.weight, 0
     w.decay = w.rule.weight_decay + w.rule.penalty * w.scale
     if w.rule.kind == ADAM:
         correction = sqrt(1 - w.rule.beta_2 ** w.step_count)
@@ -430,23 +433,24 @@ cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogi
     w.team.share(n_items)
 
 
-cdef void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
     if w.phase <= BACKWARD:
         _span(w, i, rank)
         if rank == 0:
-            w.team.watch(w.span * w.n_packed)
+            watch(w.team, w.span * w.n_packed)
+        return
+    if w.phase == DESCEND:
+        _descend(w, &w.tiles[i], i)
     elif w.phase == UPDATE:
         _update_tile(w, &w.tiles[i])
-        _check(w, i)
     else:
         _gradient_tile(w, &w.tiles[i], i, rank)
-        if w.phase == FUSED:
-            _check(w, i)
-
-
-cdef inline void _check(Workspace w, Py_ssize_t i) noexcept nogil:
-    if w.tiles_are_checked:
+    if w.tiles_are_checked and (w.phase <= FUSED or w.phase == UPDATE):
         w.tile_is_finite[i] = w._check_tile(&w.tiles[i])
+
+
+cdef void _shared_item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+    _item(w, i, rank)
 
 
 # Phase 1.
@@ -632,70 +636,82 @@ cdef inline void _gather_targets(
 
 # Phase 2.
 
+cdef void _descend(Workspace w, Tile *tile, Py_ssize_t i) noexcept nogil:
+    """(5) and (6) of plain gradient descent: the gradient is added to W and never stored."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t size = w.itemsize, p
+        char *parameters = w.packed[<int> PARAMETERS]
+        const char *delta = w.deltas + layer.A * size
+    if w.rule.penalty > 0:
+        w.weight_squares[i] = _squares(w, tile, parameters)
+    w.kernels.gradient(
+        parameters + tile.W * size, delta, w.activations + layer.A_prev * size, w.scale, w.beta,
+        tile.panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, w.n_rows, w.capacity,
+        layer.n_prev, layer.n)
+    for p in range(tile.p_begin, tile.p_end):
+        _transpose(w, tile, p)
+        if tile.k_begin == 0:
+            w.kernels.column_sums(
+                parameters + (layer.b + p * w.panel_width) * size,
+                delta + p * w.panel_width * w.capacity * size, w.scale, 1, w.n_rows, tile.width)
+
+
 cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexcept nogil:
     """(5) for a tile of W and, in its first inputs' tile, its biases; in FUSED also (6)."""
     cdef:
         Layer *layer = &w.layers[tile.l]
-        Py_ssize_t size = w.itemsize, p, at, bias, width, count, panel_step, begin
+        Py_ssize_t size = w.itemsize, count = tile.count, p, at, bias
         char *gradient = w.packed[<int> GRADIENT]
         char *parameters = w.packed[<int> PARAMETERS]
         char *scratch = w.scratch + rank * w.scratch_size * size
-        const char *A_prev = w.activations + layer.A_prev * size
         const char *delta = w.deltas + layer.A * size
         bint fused = w.phase == FUSED
-        bint descends = fused and w.rule.kind == GRADIENT_DESCENT
-        bint to_scratch = fused and not descends
-        char *vector = parameters if descends else gradient
+        bint measures = w.phase == MEASURED or w.phase == MEASURE
         double squares = 0
-    width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
-    panel_step = w.panel_width * layer.n_prev
-    count = (tile.k_end - tile.k_begin) * width
-    begin = layer.W + tile.p_begin * panel_step + tile.k_begin * width
     if w.rule.penalty > 0 and w.phase != ACCUMULATE:
         w.weight_squares[i] = _squares(w, tile, parameters)
     if w.phase != MEASURE:
         w.kernels.gradient(
-            scratch if to_scratch else vector + begin * size, delta, A_prev, w.scale, w.beta_W,
-            count if to_scratch else panel_step, tile.p_begin, tile.p_end, tile.k_begin,
-            tile.k_end, w.n_rows, w.capacity, layer.n_prev, layer.n)
+            scratch if fused else gradient + tile.W * size, delta,
+            w.activations + layer.A_prev * size, w.scale, w.beta, count if fused else
+            tile.panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, w.n_rows,
+            w.capacity, layer.n_prev, layer.n)
     for p in range(tile.p_begin, tile.p_end):
-        at = begin + (p - tile.p_begin) * panel_step
-        if to_scratch:
-            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, w.decay)
-        elif (w.phase == MEASURED or w.phase == MEASURE) and w.decay != 0:
-            w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
+        at = tile.W + (p - tile.p_begin) * tile.panel_step
         if fused:
+            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, w.decay)
             _transpose(w, tile, p)
-    if w.phase == MEASURED or w.phase == MEASURE:
+        elif measures and w.decay != 0:
+            w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
+    if measures:
         squares = _squares(w, tile, gradient)
     if tile.k_begin == 0:
         for p in range(tile.p_begin, tile.p_end):
             bias = layer.b + p * w.panel_width
             if w.phase != MEASURE:
                 w.kernels.column_sums(
-                    scratch if to_scratch else vector + bias * size,
-                    delta + p * w.panel_width * w.capacity * size, w.scale, w.beta_b, w.n_rows,
-                    width)
-            if to_scratch:
-                _update(w, bias, scratch, width, 0)
-            elif not fused:
+                    scratch if fused else gradient + bias * size,
+                    delta + p * w.panel_width * w.capacity * size, w.scale, w.beta, w.n_rows,
+                    tile.width)
+            if fused:
+                _update(w, bias, scratch, tile.width, 0)
+            elif measures:
                 squares += w.kernels.square_sum(
-                    gradient + bias * size, 1, min(width, layer.n - p * w.panel_width), width)
+                    gradient + bias * size, 1, min(tile.width, layer.n - p * w.panel_width),
+                    tile.width)
     w.gradient_squares[i] = squares
 
 
 cdef void _update_tile(Workspace w, Tile *tile) noexcept nogil:
     """(6) for a tile of W, and its biases, from the gradient's slot."""
-    cdef:
-        Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
-        Py_ssize_t at, count = (tile.k_end - tile.k_begin) * width
+    cdef Py_ssize_t p
     for p in range(tile.p_begin, tile.p_end):
-        at = layer.W + p * w.panel_width * layer.n_prev + tile.k_begin * width
-        _clipped_update(w, at, count, w.decay)
+        _clipped_update(
+            w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, w.decay)
         _transpose(w, tile, p)
         if tile.k_begin == 0:
-            _clipped_update(w, layer.b + p * w.panel_width, width, 0)
+            _clipped_update(w, w.layers[tile.l].b + p * w.panel_width, tile.width, 0)
 
 
 cdef inline void _transpose(Workspace w, Tile *tile, Py_ssize_t p) noexcept nogil:
@@ -711,14 +727,13 @@ cdef inline void _transpose(Workspace w, Tile *tile, Py_ssize_t p) noexcept nogi
 cdef double _squares(Workspace w, Tile *tile, const char *vector) noexcept nogil:
     """The sum of the squares of a tile of W in a vector with the layout of the parameters."""
     cdef:
-        Layer *layer = &w.layers[tile.l]
-        Py_ssize_t p, at, width = width_of_panel(w.panel_width, tile.p_begin, layer.n)
+        Py_ssize_t p, n = w.layers[tile.l].n
         double total = 0
+    vector += tile.W * w.itemsize
     for p in range(tile.p_begin, tile.p_end):
-        at = layer.W + p * w.panel_width * layer.n_prev + tile.k_begin * width
         total += w.kernels.square_sum(
-            vector + at * w.itemsize, tile.k_end - tile.k_begin,
-            min(width, layer.n - p * w.panel_width), width)
+            vector, tile.k_end - tile.k_begin, min(tile.width, n - p * w.panel_width), tile.width)
+        vector += tile.panel_step * w.itemsize
     return total
 
 

@@ -38,7 +38,7 @@ cdef class Team:
     cdef void enter(self) noexcept nogil
     cdef void leave(self) noexcept nogil
     cdef void share(self, Py_ssize_t n_items) noexcept nogil
-    cdef void watch(self, Py_ssize_t work) noexcept nogil
+    cdef void look(self) noexcept nogil
     cdef void _run_worker(self, int rank) noexcept nogil
     cdef void _wake(self) noexcept nogil
 
@@ -50,3 +50,15 @@ cdef inline void stop(Team team) noexcept nogil:
 
 cdef inline bint is_stopped(Team team) noexcept nogil:
     return nncore_team_stopped(&team.state)
+
+
+# How often signals are checked: the clock is read after so many multiplications.
+cdef enum:
+    WATCH_WORK = 10_000_000
+
+
+cdef inline void watch(Team team, Py_ssize_t work) noexcept nogil:
+    """Check for signals now and then, judged by the multiplications made since the last call."""
+    team.watched = team.watched + work
+    if team.watched >= WATCH_WORK:
+        team.look()

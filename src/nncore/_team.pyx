@@ -22,11 +22,10 @@ import numpy as np
 
 cnp.import_array()
 
-# How often signals are checked: the clock is read after so many multiplications.
+# What a yield counts for, in multiplications, while the leader waits.
 cdef enum:
-    WATCH_WORK = 10_000_000
-    # What a yield counts for while the leader waits.
     YIELD_WORK = 1_000_000
+
 cdef double WATCH_SECONDS = 0.05
 
 
@@ -144,16 +143,12 @@ cdef class Team:
             spins += 1
             if spins > NNCORE_SPINS:
                 spins = NNCORE_SPINS
-                self.watch(YIELD_WORK)
+                watch(self, YIELD_WORK)
 
-    cdef void watch(self, Py_ssize_t work) noexcept nogil:
-        """Check for signals every 50 ms, judged by the multiplications made since the last call."""
-        cdef double now
-        self.watched = self.watched + work
-        if self.watched < WATCH_WORK:
-            return
+    cdef void look(self) noexcept nogil:
+        """Check for signals if the last check was 50 ms ago."""
+        cdef double now = nncore_seconds()
         self.watched = 0
-        now = nncore_seconds()
         if now - self.seconds < WATCH_SECONDS or self.interrupted:
             return
         self.seconds = now
