@@ -173,6 +173,27 @@ def test_the_row_number_is_correct_everywhere(setting: Setting, row: int, column
         setting.net.predict(X)
 
 
+@pytest.mark.parametrize("rows", [1, N])
+@pytest.mark.parametrize("kind", ["f8", ">f8", "g", "fortran", "list"])
+def test_doubles_are_finite_in_float32_if_they_round_to_its_largest_number(
+    setting: Setting, kind: str, rows: int
+) -> None:
+    setting.net.parameters = np.zeros(setting.net.parameters.size)
+    tie = float(np.finfo(np.float32).max) + 2.0**103
+
+    def predict(value: float) -> Array:
+        X: Any = np.full((rows, 4), value)
+        if kind == "list":
+            X = X.tolist()
+        else:
+            X = np.asfortranarray(X) if kind == "fortran" else X.astype(kind)
+        return setting.net.predict(X)
+
+    assert predict(np.nextafter(tie, 0)).tolist() == predict(0.0).tolist()
+    with pytest.raises(ValueError, match=r"X must be finite, got 3.4.*e\+38, which is inf"):
+        predict(tie)
+
+
 def test_numbers_beyond_the_networks_type_are_refused(setting: Setting) -> None:
     X = setting.X.astype(np.float64)
     X[4, 1] = 1e39

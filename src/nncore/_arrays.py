@@ -69,8 +69,13 @@ def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | N
     With a narrower `dtype`, of the first value that is infinite in it.
     """
     flat = array.reshape(-1)
-    limits = (np.finfo(array.dtype).max, np.finfo(dtype or array.dtype).max)
-    at = first_beyond(flat, float(min(limits)))
+    most = float(np.finfo(array.dtype).max)
+    if dtype is not None and dtype.itemsize < array.itemsize:
+        # Half a unit in the last place more would round to infinity.
+        narrow = np.finfo(dtype)
+        tie = float(narrow.max) + 0.5 * float(narrow.eps) * 2.0 ** (narrow.maxexp - 1)
+        most = float(np.nextafter(tie, 0))
+    at = first_beyond(flat, most)
     return None if at == flat.size else at
 
 
@@ -100,17 +105,16 @@ def _as_finite(
     name: str, array: Array, dtype: np.dtype[Any], sources: tuple[np.dtype[Any], ...]
 ) -> Array:
     """Return the array in C order, in its own type if that is one of `sources`."""
-    if array.dtype in sources and array.dtype.isnative:
-        converted = np.ascontiguousarray(array)
-        check_finite(name, converted, dtype)
-        return converted
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         with np.errstate(over="ignore"):
             array = array.astype(np.float64)
-    converted = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    if converted.dtype in FLOATS:
-        check_finite(name, converted, dtype)
-    return _as_finite(name, converted.astype(dtype), dtype, (dtype,))
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if array.dtype not in sources:
+        if array.dtype in FLOATS:
+            check_finite(name, array, dtype)
+        array = array.astype(dtype)
+    check_finite(name, array, dtype)
+    return array
 
 
 def as_matrix(
