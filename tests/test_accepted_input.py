@@ -186,8 +186,9 @@ def test_any_layout_gives_the_bits_of_the_plain_array(kind: str, draw: st.DataOb
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 def test_any_shape_is_predicted_or_refused(shape: tuple[int, ...]) -> None:
     net = make([3, 2])
-    if len(shape) == 2 and shape[1] == 3:
-        assert net.predict(np.ones(shape)).shape == (shape[0], 2)
+    if len(shape) in (1, 2) and shape[-1] == 3:
+        assert net.predict(np.ones(shape)).shape == (*shape[:-1], 2)
+        assert net.layer_outputs(np.ones(shape))[0].shape == (*shape[:-1], 2)
     else:
         with pytest.raises(ValueError, match="X must have shape"):
             net.predict(np.ones(shape))
@@ -200,7 +201,15 @@ def test_any_shape_is_predicted_or_refused(shape: tuple[int, ...]) -> None:
         st.binary(max_size=3),
         st.complex_numbers(),
         st.floats(),
-        st.lists(st.one_of(st.text(max_size=2), st.none(), st.floats(), st.lists(st.integers()))),
+        st.lists(
+            st.one_of(
+                st.text(max_size=2),
+                st.none(),
+                st.floats(),
+                st.lists(st.integers(), max_size=2),
+            ),
+            max_size=2,
+        ),
         st.dictionaries(st.integers(), st.integers(), max_size=2),
         st.sets(st.integers(), max_size=3),
     )

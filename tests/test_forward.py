@@ -1,5 +1,9 @@
 """Predictions of a few rows, computed on plain arrays, and of many rows."""
 
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -99,30 +103,168 @@ def test_doubles_that_are_not_finite_floats_are_found(n_rows: int, bad: float) -
         net.predict(X)
 
 
-def test_the_fast_path_takes_only_few_rows_of_plain_arrays(dtype: DType) -> None:
-    net = make([4, 3], dtype=dtype)
-    few = forward_pass(net)
-    X = np.ones((2, 4), dtype)
-    other = np.float64 if dtype == np.float32 else np.float32
-    strided, infinite, nan = np.ones((2, 8), dtype)[:, ::2], X.copy(), X.copy()
-    infinite[1, 3], nan[0, 0] = np.inf, np.nan
-    unaligned = np.frombuffer(b"x" + X.tobytes(), np.uint8)[1:].view(dtype).reshape(2, 4)
-    for unsuitable in (
-        [[1.0] * 4],
-        X.astype(other),
-        X.astype(dtype.newbyteorder("S")),
-        strided,
-        unaligned,
-        np.asfortranarray(X),
-        infinite,
-        nan,
-        X[0],
-        X[:, :3].copy(),
-        np.ma.masked_array(X),
-        np.ones((MOST_ROWS + 1, 4), dtype),
-    ):
-        assert few.predict(unsuitable) is None  # fmt: skip
+# Types as NumPy writes them, and layouts.
+TYPES = [*"efdgbBhHiIlLqQ?", ">e", ">f", ">d", ">i", ">Q"]
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "backwards": lambda a: a[::-1, ::-1],
+    "fortran": np.asfortranarray,
+    "every other": lambda a: np.repeat(np.repeat(a, 2, axis=0), 3, axis=1)[::2, ::3],
+    "broadcast": lambda a: np.broadcast_to(a[:, :1], a.shape),
+    "unaligned": lambda a: (
+        np.frombuffer(b"x" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    ),
+}
+
+
+def numbers(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return numbers from the whole range of a type, as far as float32 has it."""
+    dtype = np.dtype(kind)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        native = dtype.newbyteorder("=")
+        values = rng.integers(limits.min, limits.max, shape, native, endpoint=True)
+    elif dtype.kind == "b":
+        values = rng.integers(0, 2, shape)
+    else:
+        low, high = (-7, 4) if dtype.itemsize == 2 else (-45, 38)
+        values = rng.choice([-1, 1], shape) * 10 ** rng.uniform(low, high, shape)
+    converted: Array = values.astype(dtype)
+    return converted
+
+
+def lean(sizes: list[int], dtype: DType) -> nncore.Network:
+    """Return a network that keeps inputs of any magnitude apart and finite."""
+    return nncore.Network(sizes, activation="identity", dtype=dtype, init="he_normal", seed=0)
+
+
+@pytest.mark.skipif(KERNELS == "blas", reason="BLAS forms its sums in an order of its own")
+@pytest.mark.parametrize("n", [1, 7, 12, 32, 33])
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_few_rows_of_any_type_have_the_bits_of_many(
+    dtype: DType, rng: np.random.Generator, kind: str, n: int
+) -> None:
+    net = lean([n, 3], dtype)
+    X = numbers(kind, (40, n), rng)
+    many = net.predict(X)
+    for begin, end in ((0, 1), (5, 7), (20, 36)):
+        few = forward_pass(net).predict(X[begin:end])
+        assert few is not None
+        assert few.tobytes() == many[begin:end].tobytes()
+
+
+@pytest.mark.skipif(KERNELS == "blas", reason="BLAS forms its sums in an order of its own")
+@pytest.mark.parametrize("change", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("kind", ["f", "d", "B", "i", ">d"])
+def test_a_few_rows_of_any_layout_have_the_bits_of_many(
+    dtype: DType, rng: np.random.Generator, kind: str, change: Callable[[Array], Array]
+) -> None:
+    net = make([13, 5, 2], dtype=dtype)
+    X = numbers(kind, (MOST_ROWS, 13), rng)
+    few = forward_pass(net).predict(change(X))
+    assert few is not None
+    many = net.predict(np.tile(change(X), (2, 1)))
+    assert few.tobytes() == many[:MOST_ROWS].tobytes()
+
+
+ROWS: dict[str, Any] = {
+    "floats": [0.1, -2.5, 1e-300],
+    "tuple": (0.1, -2.5, 1e-300),
+    "integers": [1, -2, 2**53],
+    "booleans": [True, False, True],
+    "mixed": [1, 0.1, True],
+    "scalars": [np.float16(0.1), np.float32(0.1), np.float64(0.1)],
+    "long doubles": [np.longdouble(1) / 3, np.longdouble(0.1), 2],
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_lists_of_numbers_have_the_bits_of_their_array(dtype: DType, row: Any) -> None:
+    few = forward_pass(make([3, 4, 2], dtype=dtype))
+    expected = few.predict(np.asarray(row))
+    given = few.predict(row), few.predict([row, row]), few.predict((tuple(row),))
+    assert expected is not None
+    for outputs, shape in zip(given, [(2,), (2, 2), (1, 2)], strict=True):
+        assert outputs is not None
+        assert outputs.shape == shape
+        assert (outputs == expected).all()
+
+
+class Row(list[float]):
+    pass
+
+
+UNSUITABLE: dict[str, Callable[[Array], Any]] = {
+    "NaN": lambda X: X * np.nan,
+    "infinite": lambda X: X * np.inf,
+    "infinite in both types": lambda X: X.astype("g") * np.longdouble("1e4000"),
+    "too few columns": lambda X: X[:, :3],
+    "a short row": lambda X: X[0, :3],
+    "no dimension": lambda X: np.array(1.0),
+    "three dimensions": lambda X: X[np.newaxis],
+    "many rows": lambda X: np.ones((MOST_ROWS + 1, 4)),
+    "masked": np.ma.masked_array,
+    "matrix": lambda X: X.view(np.matrix),
+    "objects": lambda X: X.astype(object),
+    "complex": lambda X: X.astype(complex),
+    "strings": lambda X: X.astype(str),
+    "datetime": lambda X: X.astype("M8[s]"),
+    "timedelta": lambda X: X.astype("m8[s]"),
+    "None": lambda X: None,
+    "no rows": lambda X: [],
+    "empty row": lambda X: [[]],
+    "a short list": lambda X: [1.0] * 3,
+    "a long list": lambda X: [1.0] * 5,
+    "ragged": lambda X: [[1.0] * 4, [1.0] * 3],
+    "a number among rows": lambda X: [[1.0] * 4, 1.0],
+    "a row among numbers": lambda X: [1.0, 1.0, 1.0, [1.0]],
+    "many lists": lambda X: [[1.0] * 4] * (MOST_ROWS + 1),
+    "a list of NaN": lambda X: [1.0, 1.0, 1.0, np.nan],
+    "large integers": lambda X: [1, 2, 3, 2**53 + 1],
+    "huge integers": lambda X: [1, 2, 3, 10**400],
+    "a list of strings": lambda X: ["1"] * 4,
+    "a list of complex numbers": lambda X: [1j] * 4,
+    "decimals": lambda X: [Decimal(1)] * 4,
+    "a list of timedeltas": lambda X: [np.timedelta64(1, "s")] * 4,
+    "a subclass of list": lambda X: Row([1.0] * 4),
+}
+
+
+@pytest.mark.parametrize("change", UNSUITABLE.values(), ids=UNSUITABLE)
+def test_the_fast_path_leaves_everything_else_alone(
+    dtype: DType, change: Callable[[Array], Any]
+) -> None:
+    few = forward_pass(make([4, 3], dtype=dtype))
+    X = np.ones((2, 4))
+    unsuitable = change(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert few.predict(unsuitable) is None
     assert few.predict(X) is not None
+
+
+@pytest.mark.parametrize("kind", ["d", ">d", "g"])
+def test_doubles_beyond_float32_do_not_qualify(kind: str) -> None:
+    few = forward_pass(make([4, 3], dtype="float32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert few.predict(np.full(4, 1e39).astype(kind)) is None
+        assert few.predict([1e39] * 4) is None
+
+
+def test_concurrent_predictions_do_not_disturb_each_other(
+    dtype: DType, rng: np.random.Generator
+) -> None:
+    net = make([12, 64, 64, 4], dtype=dtype)
+    X = rng.standard_normal((4, 12))
+    expected = [net.predict(x).tobytes() for x in X]
+
+    def predict(i: int) -> set[bytes]:
+        out = np.empty(4, dtype)
+        given = (X[i], X[i].tolist(), X[i, ::-1].copy()[::-1])
+        return {net.predict(x, out=out).tobytes() for _ in range(100) for x in given}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(predict, range(4))) == [{bits} for bits in expected]
 
 
 def test_every_call_reads_the_current_parameters(dtype: DType) -> None:

@@ -13,7 +13,7 @@ from helpers import TAKES_X, TAKES_Y, Array, N, Setting, refused
 
 @pytest.mark.parametrize("call", TAKES_X)
 @pytest.mark.parametrize(
-    "shape", [(), (4,), (N,), (N, 3), (N, 5), (N, 0), (4, N), (N, 4, 1), (1, N, 4), (0,)]
+    "shape", [(), (N,), (N, 3), (N, 5), (N, 0), (4, N), (N, 4, 1), (1, N, 4), (0,)]
 )
 def test_wrong_shape_of_inputs_is_refused(
     setting: Setting, call: str, shape: tuple[int, ...]
@@ -23,9 +23,18 @@ def test_wrong_shape_of_inputs_is_refused(
         setting.call(call, np.zeros(shape), setting.Y)
 
 
-def test_the_error_for_a_single_example_shows_how_to_make_a_row(setting: Setting) -> None:
-    with pytest.raises(ValueError, match=r"X\[np\.newaxis\]"):
-        setting.net.predict(np.zeros(4))
+@pytest.mark.parametrize("call", TAKES_Y)
+def test_a_single_example_is_refused_where_there_are_targets(setting: Setting, call: str) -> None:
+    expected = ("X must have shape (n_samples, 4)", "got (4,)", "X[np.newaxis]")
+    with refused(ValueError, *expected, unchanged=setting.everything):
+        setting.call(call, np.zeros(4), setting.Y)
+
+
+@pytest.mark.parametrize("call", TAKES_X)
+def test_a_vector_is_not_taken_for_many_examples_of_one_number(call: str) -> None:
+    setting = Setting([1, 5, 2])
+    with refused(ValueError, "X must", "X[:, np.newaxis]", unchanged=setting.everything):
+        setting.call(call, np.zeros(N), setting.Y)
 
 
 @pytest.mark.parametrize("call", TAKES_Y)

@@ -21,9 +21,11 @@ from .enums import Loss
 __all__ = [
     "as_examples",
     "as_matrix",
+    "as_rows",
     "as_training_examples",
     "as_vector",
     "check_finite",
+    "check_output",
     "first_nonfinite",
     "is_plain",
 ]
@@ -117,23 +119,56 @@ def _as_finite(
     return array
 
 
-def as_matrix(
-    name: str, value: object, n_columns: int, dtype: np.dtype[Any], *, unread: bool = False
-) -> Array:
+def _check_rows(name: str, array: Array, n_columns: int, or_else: str = "") -> None:
+    """Raise ValueError if the array has not the shape (n, n_columns)."""
+    if array.ndim == 2 and array.shape[1] == n_columns:
+        return
+    hint = ""
+    if array.shape == (n_columns,):
+        hint = f"; a single example is {name}[np.newaxis]"
+    elif array.ndim == 1 and n_columns == 1:
+        hint = f"; {name}[:, np.newaxis] has an example per row"
+    raise ValueError(
+        f"{name} must have shape (n_samples, {n_columns}){or_else}, got {array.shape}{hint}"
+    )
+
+
+def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> Array:
     """Return `value` as an array of shape (n, n_columns) that an `Examples` accepts.
 
-    A mapped file is returned as it is, since it must never be read as a whole, and with `unread`
-    so is any other array that needs no conversion: the caller then checks that it is finite.
+    A mapped file is returned as it is, since it must never be read as a whole.
     """
     array = _as_real_array(name, value)
-    if array.ndim != 2 or array.shape[1] != n_columns:
-        hint = f"; a single example is {name}[np.newaxis]" if array.shape == (n_columns,) else ""
+    _check_rows(name, array, n_columns)
+    return array if _is_mapped(value) else _as_finite(name, array, dtype, SOURCES)
+
+
+def as_rows(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> tuple[Array, bool]:
+    """Return `value` as `as_matrix` does, and whether it is a single example of one dimension.
+
+    An array that needs no conversion is returned as it is: the caller checks that it is finite.
+    """
+    array = _as_real_array(name, value)
+    is_single = array.shape == (n_columns,)
+    if is_single:
+        array = array[np.newaxis]
+    _check_rows(name, array, n_columns, f" or ({n_columns},)")
+    if not (_is_mapped(value) or is_plain(array)):
+        array = _as_finite(name, array, dtype, SOURCES)
+    return array, is_single
+
+
+def check_output(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise an error unless `value` is an array that results of this shape and dtype fit into."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
+    if value.shape != shape or value.dtype != dtype:
         raise ValueError(
-            f"{name} must have shape (n_samples, {n_columns}), got {array.shape}{hint}"
+            f"{name} must have shape {shape} and dtype {dtype}, got {value.shape} and {value.dtype}"
         )
-    if _is_mapped(value) or (unread and is_plain(array)):
-        return array
-    return _as_finite(name, array, dtype, SOURCES)
+    if not (value.flags.c_contiguous and value.flags.writeable):
+        got = "strides of another order" if value.flags.writeable else "a read-only array"
+        raise ValueError(f"{name} must be C-contiguous and writeable, got {got}")
 
 
 def is_plain(array: Array, dtype: np.dtype[Any] | None = None) -> bool:

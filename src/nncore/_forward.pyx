@@ -5,9 +5,14 @@ a row's outputs do not depend on the other rows of the call.
 """
 
 cimport numpy as cnp
+from cpython.list cimport PyList_AsTuple
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Malloc, PyMem_Free
+from libc.math cimport NAN
+from libc.string cimport memcpy
 
 from nncore._kernels cimport Activation, tables
+from nncore._layout cimport Source, source_of
 from nncore._tables cimport (
     nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_set_float_mode)
 
@@ -25,6 +30,12 @@ cdef enum:
 cdef enum:
     LONG_WORK = 100_000
 
+# Doubles hold all integers up to here.
+cdef long long LARGEST_EXACT = 1 << 53
+
+# The types of NumPy's floating-point scalars.
+cdef object FLOATING = np.floating
+
 
 cdef struct Layer:
     Py_ssize_t n_prev
@@ -33,6 +44,44 @@ cdef struct Layer:
     # Offsets in bytes.
     Py_ssize_t W
     Py_ssize_t b
+
+
+cdef tuple _as_tuple(x):
+    """Return a list or tuple as a tuple, which no other thread can change, anything else as None.
+
+    Subclasses may compute their elements.
+    """
+    if type(x) is tuple:
+        return <tuple> x
+    return PyList_AsTuple(x) if type(x) is list else None
+
+
+cdef double _as_double(x) except? -1.0:
+    """Return a number as a double, or NaN if x is not a plain number or would be rounded."""
+    cdef int overflow
+    cdef long long value
+    cdef bint exact
+    if type(x) is float:
+        return <double> x
+    if type(x) is int or type(x) is bool:
+        value = PyLong_AsLongLongAndOverflow(x, &overflow)
+        exact = not overflow and -LARGEST_EXACT <= value <= LARGEST_EXACT
+        return <double> value if exact else NAN
+    return <double> x if isinstance(x, FLOATING) else NAN
+
+
+cdef cnp.ndarray _narrow(cnp.ndarray array):
+    """Return long doubles as doubles; NumPy would warn of those that become infinite."""
+    cdef:
+        cnp.ndarray wide = cnp.PyArray_Cast(array, cnp.NPY_LONGDOUBLE)
+        cnp.ndarray doubles = cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.NPY_FLOAT64, 0)
+        const long double *x = <const long double *> cnp.PyArray_DATA(wide)
+        double *to = <double *> cnp.PyArray_DATA(doubles)
+        Py_ssize_t i
+    for i in range(cnp.PyArray_SIZE(array)):
+        to[i] = <double> x[i]
+    return doubles
 
 
 cdef class ForwardPass:
@@ -69,68 +118,146 @@ cdef class ForwardPass:
             n_prev, n, activation, W, b = architecture.layers[l]
             self.layers[l] = Layer(n_prev, n, activation, W * self.size, b * self.size)
 
-    def predict(self, X):
-        """Return the outputs for X, or None if X does not qualify.
+    def predict(self, X, out=None):
+        """Return the outputs for X, or None if the arguments need the checks of other calls.
 
-        X must be a finite row-major array of the network's dtype with the right number of columns
-        and few rows.
+        Parameters
+        ----------
+        X : object
+            Few rows, or a single one of one dimension, of finite numbers: an array of any type,
+            order and strides, or lists or tuples.
+        out : object
+            None or a row-major array of the outputs' shape and dtype. It is written when X has been
+            read, so it may overlap with X.
         """
         cdef:
-            cnp.ndarray array, outputs
+            cnp.ndarray inputs = self._inputs(X), outputs
             cnp.npy_intp shape[2]
-            const char *A_prev
-            const char *parameters = cnp.PyArray_BYTES(self.parameters)
-            char *memory
+            cnp.npy_intp *out_shape
             Py_ssize_t n_rows
+            Source source
+            char *memory
+            char *A
             nncore_float_mode mode
-        if not cnp.PyArray_CheckExact(X):
+            bint is_finite
+        if inputs is None:
             return None
-        array = X
-        if (
-            cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_TYPE(array) != self.type_number
-            or not cnp.PyArray_ISCARRAY_RO(array)
+        n_rows = cnp.PyArray_DIM(inputs, 0) if cnp.PyArray_NDIM(inputs) == 2 else 1
+        shape[0], shape[1] = n_rows, self.n_out
+        out_shape = shape + 2 - cnp.PyArray_NDIM(inputs)
+        if out is None:
+            outputs = cnp.PyArray_EMPTY(
+                cnp.PyArray_NDIM(inputs), out_shape, self.type_number, 0)
+        elif (
+            cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(out) == cnp.PyArray_NDIM(inputs)
+            and cnp.PyArray_CompareLists(
+                cnp.PyArray_DIMS(out), out_shape, cnp.PyArray_NDIM(inputs))
+            and cnp.PyArray_TYPE(out) == self.type_number and cnp.PyArray_ISCARRAY(out)
         ):
-            return None
-        n_rows = cnp.PyArray_DIM(array, 0)
-        if cnp.PyArray_DIM(array, 1) != self.n_in or n_rows > MOST_ROWS:
-            return None
-        if n_rows > 2 and cnp.PyArray_NBYTES(self.parameters) > MOST_BYTES:
-            return None
-        A_prev = cnp.PyArray_BYTES(array)
-        if not self.kernels.finite(A_prev, n_rows, self.n_in, self.n_in):
+            outputs = out
+        else:
             return None
 
-        shape[0], shape[1] = n_rows, self.n_out
-        outputs = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
         # Layers read from one half and write to the other.
         memory = <char *> PyMem_Malloc(2 * n_rows * self.widest * self.size)
         if memory == NULL:
             raise MemoryError()
         # A session does the same, so the outputs are the same.
         mode = nncore_flush_subnormals()
-        if n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
-            self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
-        else:
+        A = cnp.PyArray_BYTES(inputs)
+        if cnp.PyArray_TYPE(inputs) != self.type_number or not cnp.PyArray_ISCARRAY_RO(inputs):
+            A = memory + n_rows * self.widest * self.size
+            source = source_of(inputs)
+            self.kernels.gather(
+                A, source.data, source.type, source.row_stride, source.column_stride, NULL, 0, 0,
+                self.n_in, 0, n_rows, n_rows, self.n_in)
+        is_finite = self.kernels.finite(A, n_rows, self.n_in, self.n_in)
+        if is_finite and n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
+            self._run(cnp.PyArray_BYTES(outputs), A, memory, n_rows)
+        elif is_finite:
             with nogil:
-                self._run(cnp.PyArray_BYTES(outputs), A_prev, parameters, memory, n_rows)
+                self._run(cnp.PyArray_BYTES(outputs), A, memory, n_rows)
         nncore_set_float_mode(mode)
         PyMem_Free(memory)
-        return outputs
+        return outputs if is_finite else None
 
     cdef void _run(
-        self, char *outputs, const char *A_prev, const char *parameters, char *memory,
-        Py_ssize_t n_rows,
+        self, char *outputs, const char *A_prev, char *memory, Py_ssize_t n_rows,
     ) noexcept nogil:
         cdef:
+            const char *parameters = cnp.PyArray_BYTES(self.parameters)
             Py_ssize_t l
             Layer *layer
             char *A
         for l in range(self.depth):
             layer = &self.layers[l]
-            A = outputs
-            if l < self.depth - 1:
-                A = memory + l % 2 * n_rows * self.widest * self.size
+            A = memory + l % 2 * n_rows * self.widest * self.size
             self.kernels.forward_rows(
                 A, A_prev, parameters + layer.W, parameters + layer.b, layer.activation, n_rows,
                 layer.n_prev, layer.n)
             A_prev = A
+        memcpy(outputs, A_prev, n_rows * self.n_out * self.size)
+
+    cdef bint _takes(self, Py_ssize_t n_rows, Py_ssize_t n_columns) noexcept:
+        return (
+            n_columns == self.n_in and n_rows <= MOST_ROWS
+            and (n_rows <= 2 or cnp.PyArray_NBYTES(self.parameters) <= MOST_BYTES))
+
+    cdef cnp.ndarray _inputs(self, X):
+        """Return X as an array of a dtype of `nncore._layout.SOURCES`, or None."""
+        cdef:
+            cnp.ndarray array
+            const cnp.npy_intp *shape
+            int type_number
+        if not cnp.PyArray_CheckExact(X):
+            return self._numbers(X)
+        array = X
+        shape = cnp.PyArray_DIMS(array)
+        if not (
+            (cnp.PyArray_NDIM(array) == 2 and self._takes(shape[0], shape[1]))
+            or (cnp.PyArray_NDIM(array) == 1 and self._takes(1, shape[0]))
+        ):
+            return None
+        type_number = cnp.PyArray_TYPE(array)
+        if (
+            type_number == cnp.NPY_FLOAT32 or type_number == cnp.NPY_FLOAT64
+            or type_number == cnp.NPY_UINT8
+        ):
+            if cnp.PyArray_ISNOTSWAPPED(array):
+                return array
+            return cnp.PyArray_Cast(array, type_number)
+        if type_number == cnp.NPY_LONGDOUBLE:
+            return _narrow(array)
+        if (
+            cnp.PyTypeNum_ISINTEGER(type_number) or cnp.PyTypeNum_ISBOOL(type_number)
+            or type_number == cnp.NPY_FLOAT16
+        ):
+            return cnp.PyArray_Cast(array, self.type_number)
+        return None
+
+    cdef cnp.ndarray _numbers(self, X):
+        """Return a list or tuple of numbers, or of lists or tuples of them, as doubles, or None."""
+        cdef:
+            tuple rows = _as_tuple(X), row
+            cnp.npy_intp shape[2]
+            Py_ssize_t i, j
+            int n_dimensions
+            cnp.ndarray doubles
+            double *to
+        if not rows:
+            return None
+        n_dimensions = 2 if isinstance(rows[0], (list, tuple)) else 1
+        if n_dimensions == 1:
+            rows = (rows,)
+        shape[0], shape[1] = len(rows), self.n_in
+        if not self._takes(shape[0], shape[1]):
+            return None
+        doubles = cnp.PyArray_EMPTY(n_dimensions, shape + 2 - n_dimensions, cnp.NPY_FLOAT64, 0)
+        to = <double *> cnp.PyArray_DATA(doubles)
+        for i in range(shape[0]):
+            row = _as_tuple(rows[i])
+            if row is None or len(row) != self.n_in:
+                return None
+            for j in range(self.n_in):
+                to[i * self.n_in + j] = _as_double(row[j])
+        return doubles

@@ -14,6 +14,9 @@ cdef struct Source:
     Py_ssize_t column_stride
 
 
+cdef Source source_of(cnp.ndarray array)
+
+
 cdef class Examples:
     cdef:
         readonly tuple arrays

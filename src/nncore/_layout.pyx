@@ -124,7 +124,8 @@ cdef class Counter:
     """
 
 
-cdef Source _source(cnp.ndarray array):
+cdef Source source_of(cnp.ndarray array):
+    """Return where the rows are, or the only one if the array has one dimension."""
     cdef Source source
     cdef int dtype = cnp.PyArray_TYPE(array)
     source.data = cnp.PyArray_BYTES(array)
@@ -132,7 +133,7 @@ cdef Source _source(cnp.ndarray array):
         NNCORE_FLOAT32 if dtype == cnp.NPY_FLOAT32
         else NNCORE_FLOAT64 if dtype == cnp.NPY_FLOAT64 else NNCORE_UINT8)
     source.row_stride = cnp.PyArray_STRIDE(array, 0)
-    source.column_stride = cnp.PyArray_STRIDE(array, 1)
+    source.column_stride = cnp.PyArray_STRIDE(array, cnp.PyArray_NDIM(array) - 1)
     return source
 
 
@@ -156,11 +157,11 @@ cdef class Examples:
     ):
         self.arrays = (X, Y, sample_weight)
         self.n = cnp.PyArray_DIM(X, 0)
-        self.X = _source(X)
+        self.X = source_of(X)
         if Y is not None and cnp.PyArray_NDIM(Y) == 1:
             self.classes = <const Py_ssize_t *> cnp.PyArray_DATA(Y)
         elif Y is not None:
-            self.Y = _source(Y)
+            self.Y = source_of(Y)
         if sample_weight is not None:
             self.sample_weight = cnp.PyArray_DATA(sample_weight)
 

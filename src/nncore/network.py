@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import as_matrix, as_training_examples, as_vector, check_finite
+from ._arrays import as_rows, as_training_examples, as_vector, check_finite, check_output
 from ._checks import Strict, as_generator, as_integer, one_of
 from ._files import FilePath
 from ._forward import ForwardPass
@@ -378,42 +378,70 @@ class Network(Strict):
         if session.n_bytes <= _MOST_IDLE:
             self._idle.appendleft(session)
 
-    def predict(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
+    def predict(
+        self, X: npt.ArrayLike, *, out: Array | None = None, n_threads: int | None = None
+    ) -> Array:
         """Return the outputs A^L for each example, equation (1).
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_0)
+        X : array_like of shape (n_samples, n_0) or (n_0,)
+            An array of one dimension is a single example, also if n_0 = 1.
+        out : ndarray of shape (n_samples, n_L) or (n_L,), optional
+            A C-contiguous array of the network's dtype to store the outputs in. It is written
+            last: it may overlap with X, and an error leaves it as it was.
         n_threads : int, optional
             As in `fit`.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_L)
+        ndarray of shape (n_samples, n_L), or (n_L,) for a single example
+            `out` if it is given.
 
         Raises
         ------
         TypeError, ValueError
-            X is not a finite array of numbers of this shape.
+            X is not a finite array of numbers of such a shape, or `out` does not fit.
+
+        Examples
+        --------
+        >>> import nncore
+        >>> net = nncore.Network([3, 2], seed=0)
+        >>> net.predict([[0, 0, 0], [1, 2, 3]]).shape
+        (2, 2)
+        >>> net.predict([1, 2, 3]).shape
+        (2,)
         """
         if n_threads is not None:
             as_n_threads(n_threads, 0, 0)
-        few = None if _BLAS else self._forward_pass.predict(X)
-        return self._forward(Session.outputs, X, n_threads) if few is None else few
+        if not _BLAS:
+            few = self._forward_pass.predict(X, out)
+            if few is not None:
+                return few
+        rows, is_single = self._as_rows(X)
+        if out is not None:
+            shape = self.sizes[-1:] if is_single else (len(rows), self.sizes[-1])
+            check_output("out", out, shape, self.dtype)
+        outputs: Array = self._forward(Session.outputs, rows, n_threads)
+        if is_single:
+            outputs = outputs[0]
+        if out is None:
+            return outputs
+        out[...] = outputs
+        return out
+
+    def _as_rows(self, X: npt.ArrayLike) -> tuple[Array, bool]:
+        architecture = self._architecture
+        return as_rows("X", X, architecture.sizes[0], architecture.dtype)
 
     def _forward(
-        self,
-        compute: Callable[..., Any],
-        X: npt.ArrayLike,
-        n_threads: int | None = None,
+        self, compute: Callable[..., Any], rows: Array, n_threads: int | None = None
     ) -> Any:
-        """Return the result of a session's method for X, whose rows the method checks."""
-        architecture = self._architecture
-        inputs = as_matrix("X", X, architecture.sizes[0], architecture.dtype, unread=True)
-        with self.session(len(inputs), n_threads=n_threads) as session:
-            result = compute(session, Examples(inputs), check=True)
+        """Return the result of a session's method, which checks that the rows are finite."""
+        with self.session(len(rows), n_threads=n_threads) as session:
+            result = compute(session, Examples(rows), check=True)
         if result is None:
-            check_finite("X", inputs, architecture.dtype)
+            check_finite("X", rows, self.dtype)
             raise ValueError("X must be finite, and changed while it was read")
         return result
 
@@ -422,19 +450,21 @@ class Network(Strict):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_0)
+        X : array_like of shape (n_samples, n_0) or (n_0,)
+            As in `predict`.
 
         Returns
         -------
-        list of L ndarray of shape (n_samples, n_l)
+        list of L ndarray of shape (n_samples, n_l), or (n_l,) for a single example
 
         Raises
         ------
         TypeError, ValueError
-            X is not a finite array of numbers of this shape.
+            X is not a finite array of numbers of such a shape.
         """
-        outputs: list[Array] = self._forward(Session.layer_outputs, X)
-        return outputs
+        rows, is_single = self._as_rows(X)
+        outputs: list[Array] = self._forward(Session.layer_outputs, rows)
+        return [A[0] for A in outputs] if is_single else outputs
 
     def evaluate(
         self,
