@@ -74,6 +74,7 @@ def fold_scaling(
         weights[-1][...] *= s_Y
         biases[-1][...] *= s_Y
         biases[-1][...] += m_Y
+        ratios = np.abs(m / s)
     inside = np.abs(folded) <= np.finfo(architecture.dtype).max
     if not inside.all():
         raise ValueError(
@@ -81,7 +82,7 @@ def fold_scaling(
             f"{architecture.dtype}, got {folded[np.argmin(inside)]:g}"
         )
     if architecture.dtype == np.float32:
-        _hint_at_lost_digits(np.abs(m / s))
+        _hint_at_lost_digits(ratios)
     return folded.astype(architecture.dtype)
 
 
