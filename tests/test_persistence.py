@@ -137,6 +137,25 @@ def test_network_of_the_first_version_is_read() -> None:
     np.testing.assert_allclose(net.predict([[1, -1, 0.5]]), [[0.203394398, 0.796605587]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "coefficients", "length"),
+    [
+        ("sgd", {"learning_rate": 0.1, "weight_decay": 0.01}, 0.0),
+        ("nesterov", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 0.16818063),
+        ("adam", {"learning_rate": 1 / 3, "beta_1": 0.8}, 0.13564971),
+    ],
+)
+def test_optimizer_of_the_first_version_is_read(
+    name: str, coefficients: dict[str, Any], length: float
+) -> None:
+    net, optimizer = nncore.load(FILES / f"{name}.safetensors", with_optimizer=True)
+    assert optimizer.step_count == 4
+    assert coefficients.items() <= optimizer.coefficients.items()
+    assert sum(np.abs(vector).sum() for vector in optimizer.state) == pytest.approx(length)
+    _, X, Y = problem("float32")
+    net.fit(X, Y, optimizer=optimizer)
+
+
 # What cannot be stored.
 
 

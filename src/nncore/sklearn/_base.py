@@ -27,6 +27,7 @@ from ._architecture import (
     network_of,
 )
 from ._examples import TrainingSet, outputs_of
+from ._files import FilesMixin
 from ._fit import FitMixin
 from ._reports import CallbackSupportMixin, Reports
 from ._validation import ValidationSet, split
@@ -40,7 +41,7 @@ STOCHASTIC = ("sgd", "adam")
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(FitMixin, CallbackSupportMixin, BaseEstimator):
+class BaseMLP(FitMixin, FilesMixin, CallbackSupportMixin, BaseEstimator):
     """An estimator whose `coefs_` and `intercepts_` are views of a network's parameters."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
+from .._checks import as_bool
 from ._base import FLOATS, STOCHASTIC, BaseMLP
 
 __all__ = ["MLPClassifier"]
@@ -233,6 +234,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.n_threads = n_threads
 
     # Differences from the regressor.
+
+    _kind = "MLPClassifier"
+    classes_: Array
+
+    def _label_types(self) -> dict[str, Any]:
+        binarizer = self._label_binarizer
+        return {"y_type": binarizer.y_type_, "sparse": binarizer.sparse_input_}
+
+    def _set_label_types(self, types: dict[str, Any]) -> None:
+        y_type, sparse = types["y_type"], types["sparse"]
+        allowed = [1, 2] if y_type == "binary" else [self.n_outputs_]
+        if (
+            y_type not in ("binary", "multiclass", "multilabel-indicator")
+            or self.classes_.ndim != 1
+            or len(self.classes_) not in allowed
+            or not np.array_equal(self.classes_, np.unique(self.classes_))
+        ):
+            raise ValueError(f"it has the classes {self.classes_} for a {y_type} target")
+        self._label_binarizer = LabelBinarizer()
+        self._label_binarizer.classes_ = self.classes_
+        self._label_binarizer.y_type_ = y_type
+        self._label_binarizer.sparse_input_ = as_bool("sparse", sparse)
 
     def _output_activation(self) -> str:
         is_multiclass = self._label_binarizer.y_type_ == "multiclass"

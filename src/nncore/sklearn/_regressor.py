@@ -219,6 +219,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     # Differences from the classifier.
 
+    _kind = "MLPRegressor"
+
+    def _label_types(self) -> dict[str, Any]:
+        return {}
+
+    def _set_label_types(self, types: dict[str, Any]) -> None:
+        pass
+
     def _output_activation(self) -> str:
         output = self.output_activation
         if output is None:

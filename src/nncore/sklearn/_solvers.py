@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from .._checks import as_real
 from ..architecture import Architecture
 from ..optimizers import Optimizer, Rule
 
 __all__ = ["StochasticSolver"]
+
+Array = npt.NDArray[Any]
 
 
 class _Parameters(Protocol):
@@ -66,6 +70,35 @@ class StochasticSolver(Optimizer):
             self.owner = architecture
             self.state = tuple(vector.astype(architecture.dtype) for vector in state)
         return True
+
+    def as_values(self) -> dict[str, Any]:
+        """Return what a file must hold; `penalty` is set in each fit."""
+        parameters = {
+            "solver": "adam" if self._is_adam else "sgd",
+            "learning_rate_init": self._initial_rate,
+            "learning_rate": self._schedule,
+            "power_t": self._power_t,
+            "momentum": self._momentum,
+            "nesterovs_momentum": self._nesterov,
+            "beta_1": self._beta_1,
+            "beta_2": self._beta_2,
+            "epsilon": self._epsilon,
+        }
+        return {
+            "parameters": parameters,
+            "rate": self._rate,
+            "step_count": self.step_count,
+            "state": list(self.arrays),
+        }
+
+    def resume(
+        self, architecture: Architecture, rate: float, step_count: int, state: list[Array]
+    ) -> None:
+        """Take over what `as_values` returned besides the parameters."""
+        self._rate = as_real("rate", rate)
+        if not 0 <= self._rate < np.inf:
+            raise ValueError(f"rate must be >= 0 and finite, got {rate!r}")
+        self.restore(architecture, {}, step_count, state)
 
     @property
     def learning_rate(self) -> float:  # type: ignore[override]
