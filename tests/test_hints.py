@@ -1,5 +1,6 @@
 """Warnings about valid arguments that cannot work well."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 from helpers import Array, make, refused
 
 import nncore
+from nncore import reference
+from nncore.enums import RANGES, Activation
 
 
 def large(n: int = 40) -> Array:
@@ -78,3 +81,80 @@ def test_a_hint_that_is_an_error_changes_nothing() -> None:
     net, optimizer = make([5, 4, 1]), nncore.Adam()
     with refused(UserWarning, "X has values", unchanged=[net, optimizer]):
         net.fit(large(), np.zeros(40), optimizer=optimizer)
+
+
+def fit_targets(output: str, Y: Any, loss: str = "squared_error", **options: Any) -> None:
+    net = nncore.Network([2, 3, 2], output_activation=output, loss=loss, seed=0)
+    net.fit(np.ones((len(Y), 2)), Y, epochs=2, batch_size=2, seed=0, **options)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber"])
+@pytest.mark.parametrize(
+    ("output", "target", "limits"),
+    [
+        ("sigmoid", 3, "0 to 1"),
+        ("sigmoid", -0.5, "0 to 1"),
+        ("tanh", 1.5, "-1 to 1"),
+        ("tanh", -1.5, "-1 to 1"),
+        ("relu", -0.1, "0 to inf"),
+        ("softplus", -0.1, "0 to inf"),
+        ("exponential", -0.1, "0 to inf"),
+        ("elu", -1.1, "-1 to inf"),
+    ],
+)
+def test_fit_hints_at_targets_beyond_the_outputs_range_once_and_at_the_line_of_the_call(
+    loss: str, output: str, target: float, limits: str
+) -> None:
+    Y = np.full((5, 2), 0.5)
+    Y[3, 1] = target
+    message = (
+        f"Y has {float(target)} in row 3, column 1, but the outputs, with activation '{output}', "
+        f"range from {limits}: use output_activation='identity', or scale Y"
+    )
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+        fit_targets(output, Y, loss)
+    (warning,) = caught
+    assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("Y", [[0, 3, 1], np.array([0, 3, 1], np.uint8), [[0], [3], [1]]])
+def test_targets_of_any_form_are_compared_with_the_range(Y: Any) -> None:
+    net = make([2, 1], output="sigmoid")
+    with pytest.warns(UserWarning, match=r"Y has 3\S* in row 1, column 0"):
+        net.fit(np.ones((3, 2)), Y)
+
+
+@pytest.mark.parametrize(
+    ("output", "targets"),
+    [
+        ("sigmoid", [0, 1 + 1e-6]),
+        ("tanh", [-1, 1]),
+        ("relu", [0, 1e30]),
+        ("elu", [-1, 1e30]),
+        ("leaky_relu", [-1e30, 1e30]),
+        ("identity", [-1e30, 1e30]),
+    ],
+)
+def test_targets_up_to_the_limits_give_no_hint(output: str, targets: list[float]) -> None:
+    fit_targets(output, [targets] * 3, "absolute_error")
+
+
+def test_a_target_of_weight_0_gives_no_hint() -> None:
+    fit_targets("sigmoid", [[0, 1], [3, 0], [1, 0]], sample_weight=[1, 0, 1])
+
+
+def test_losses_that_refuse_such_targets_give_no_hint() -> None:
+    make([2, 3], loss="cross_entropy").fit(np.ones((4, 2)), [0, 1, 2, 1])
+    make([2, 1], loss="binary_cross_entropy").fit(np.ones((4, 2)), [0, 1, 1, 0])
+    make([2, 1], loss="poisson").fit(np.ones((4, 2)), [0, 1, 5, 0])
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_ranges_are_the_limits_of_the_activations(activation: Activation) -> None:
+    Z = np.array([[-1e300, 1e300]])
+    A = np.empty_like(Z)
+    with np.errstate(over="ignore"):
+        reference.forward(A, Z, np.eye(2), np.zeros(2), activation)
+    low, high = RANGES.get(activation, (-np.inf, np.inf))
+    assert A[0, 0] == low or A[0, 0] < -1e290 > low
+    assert A[0, 1] == high or A[0, 1] > 1e290 < high

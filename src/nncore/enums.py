@@ -1,8 +1,9 @@
-"""The names of activations and losses, numbered as in csrc/nncore.h."""
+"""The names of activations and losses, numbered as in csrc/nncore.h, and the range of each σ."""
 
+import math
 from enum import IntEnum
 
-__all__ = ["Activation", "Loss"]
+__all__ = ["RANGES", "Activation", "Loss"]
 
 
 class Activation(IntEnum):
@@ -17,6 +18,18 @@ class Activation(IntEnum):
     SOFTPLUS = 6
     EXPONENTIAL = 7
     SOFTMAX = 8
+
+
+# From which limit to which σ maps the real numbers, unless it reaches all of them.
+RANGES: dict[Activation, tuple[float, float]] = {
+    Activation.SIGMOID: (0, 1),
+    Activation.TANH: (-1, 1),
+    Activation.RELU: (0, math.inf),
+    Activation.ELU: (-1, math.inf),
+    Activation.SOFTPLUS: (0, math.inf),
+    Activation.EXPONENTIAL: (0, math.inf),
+    Activation.SOFTMAX: (0, 1),
+}
 
 
 class Loss(IntEnum):

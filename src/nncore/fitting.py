@@ -13,7 +13,7 @@ from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._layout import Examples
 from .architecture import Architecture
-from .hints import hint_at_large_inputs
+from .hints import hint_at_large_inputs, hint_at_unreachable_targets
 from .history import Callback, EpochEnd, History
 from .optimizers import Optimizer, as_optimizer
 from .session import StepOptions
@@ -61,6 +61,7 @@ def fit(
         dropout, gradient_clipping, architecture.n_hidden, lambda: int(rng.integers(2**63))
     )
     hint_at_large_inputs(examples)
+    hint_at_unreachable_targets(examples, architecture)
 
     batch_size = min(batch_size, examples.n)
     history = History()

@@ -9,13 +9,18 @@ import numpy as np
 
 from ._kernels import first_beyond
 from ._layout import Examples
+from .architecture import Architecture
+from .enums import RANGES
 
-__all__ = ["hint", "hint_at_large_inputs"]
+__all__ = ["hint", "hint_at_large_inputs", "hint_at_unreachable_targets"]
 
 # Inputs of 1e4 and above saturate units or make their gradients explode.
 _LARGEST_INPUT = 9_999.0
 
-# How many inputs to look at, unless a single row has more.
+# How far beyond the limits of the outputs a target may be, for example from rounding.
+_SLACK = 1e-3
+
+# How many inputs or targets to look at, unless a single row has more.
 _SAMPLE = 1 << 16
 
 
@@ -50,4 +55,25 @@ def hint_at_large_inputs(examples: Examples) -> None:
             "values of about 1: standardize the inputs, by (X - X.mean(axis=0)) / X.std(axis=0) or "
             "scikit-learn's StandardScaler. network.fold_scaling(mean, std) then returns a network "
             "that takes raw inputs"
+        )
+
+
+def hint_at_unreachable_targets(examples: Examples, architecture: Architecture) -> None:
+    """Warn if no output can come near a target. It looks at the first rows only, too."""
+    _, Y, weights = examples.arrays
+    output = architecture.activations[-1]
+    if output not in RANGES or Y is None or Y.ndim == 1:  # class indices
+        return
+    rows = Y[: max(1, _SAMPLE // Y.shape[1])]
+    low, high = RANGES[output]
+    # Infinity, which a mapped file may hold, shows in the loss.
+    beyond = ((rows < low - _SLACK) | (rows > high + _SLACK)) & np.isfinite(rows)
+    if weights is not None:
+        beyond[weights[: len(rows)] == 0] = False
+    if beyond.any():
+        row, column = divmod(int(beyond.argmax()), Y.shape[1])
+        hint(
+            f"Y has {rows[row, column]} in row {row}, column {column}, but the outputs, with "
+            f"activation {output.name.lower()!r}, range from {low:g} to {high:g}: use "
+            "output_activation='identity', or scale Y to this range"
         )

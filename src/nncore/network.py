@@ -642,7 +642,8 @@ class Network(Strict):
             of the network's dtype is never read as a whole but batch by batch, and NaN in it shows
             in the loss.
         Y : array_like of shape (n_samples, n_L)
-            As in `evaluate`.
+            As in `evaluate`. Values among the first ones that the output layer cannot reach, such
+            as 3 with sigmoid outputs, give a `UserWarning`, with the remedy.
         epochs : int, default 1
             The number of passes over the examples.
         batch_size : int, default 32

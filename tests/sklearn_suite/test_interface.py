@@ -253,6 +253,13 @@ def test_large_input_gives_no_other_warning_than_scikit_learns(solver: str) -> N
         small(solver=solver, learning_rate_init=1e-9).fit(1e5 * X, y)
 
 
+def test_targets_beyond_the_outputs_range_give_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        MLPRegressor(output_activation="logistic", max_iter=2).fit(X, 100 * X[:, 0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
