@@ -150,6 +150,45 @@ def test_wrong_options_of_network_are_refused(
         nncore.Network(options.pop("sizes"), **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "meant"),
+    [
+        ("activation", "rleu", "relu"),
+        ("activation", "ReLU", "relu"),
+        ("activation", "linear", "identity"),
+        ("activation", "logistic", "sigmoid"),
+        ("output_activation", "exp", "exponential"),
+        ("loss", "mse", "squared_error"),
+        ("loss", "mean_squared_error", "squared_error"),
+        ("loss", "MAE", "absolute_error"),
+        ("loss", "bce", "binary_cross_entropy"),
+        ("loss", "binary_crossentropy", "binary_cross_entropy"),
+        ("loss", "crossentropy", "cross_entropy"),
+        ("loss", "CrossEntropyLoss", "cross_entropy"),
+        ("loss", "categorical_crossentropy", "cross_entropy"),
+        ("loss", "sparse_categorical_crossentropy", "cross_entropy"),
+        ("init", "xavier_normal", "glorot_normal"),
+        ("init", "kaiming", "he_uniform"),
+        ("dtype", "flaot32", "float32"),
+        ("dtype", "fp64", "float64"),
+    ],
+)
+def test_a_misspelt_or_foreign_name_gives_a_suggestion(option: str, given: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"got '{given}'; did you mean '{meant}'\\?$"):
+        nncore.Network([4, 3, 2], **{option: given})
+
+
+@pytest.mark.parametrize(("given", "meant"), [("Adam", "adam"), ("sgdm", "sgd"), ("adma", "adam")])
+def test_a_wrong_name_of_an_optimizer_gives_a_suggestion(given: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"optimizer must be .* did you mean '{meant}'\\?$"):
+        nncore.Network([2, 1]).fit([[0, 0]], [0], optimizer=given)
+
+
+def test_a_name_like_no_other_gives_no_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"got 'xyz'$"):
+        nncore.Network([2, 1], loss="xyz")
+
+
 ACTIVATIONS = [
     *("sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "exponential", "identity"),
     "softmax",

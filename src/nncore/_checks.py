@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "as_integer",
     "as_real",
     "one_of",
+    "suggestion",
 ]
 
 T = TypeVar("T")
@@ -31,12 +32,68 @@ T = TypeVar("T")
 LARGEST = 2**31 - 1
 
 
+# What nncore calls the attributes and names of other libraries.
+_ALIASES = {
+    # attributes
+    "betas": "beta_1",
+    "coefs_": "weights",
+    "eps": "epsilon",
+    "lr": "learning_rate",
+    # activations
+    "exp": "exponential",
+    "expit": "sigmoid",
+    "linear": "identity",
+    "logistic": "sigmoid",
+    # losses
+    "bce": "binary_cross_entropy",
+    "categorical_crossentropy": "cross_entropy",
+    "l1": "absolute_error",
+    "l2": "squared_error",
+    "log_loss": "cross_entropy",
+    "mae": "absolute_error",
+    "mse": "squared_error",
+    "nll": "cross_entropy",
+    "quadratic": "squared_error",
+    "smooth_l1": "huber",
+    "sparse_categorical_crossentropy": "cross_entropy",
+    # initial parameters
+    "gaussian": "normal",
+    "glorot": "glorot_uniform",
+    "kaiming": "he_uniform",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "xavier": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+    # optimizers
+    "gd": "sgd",
+    "momentum": "sgd",
+    "rms": "rmsprop",
+    "sgdm": "sgd",
+    # types
+    "fp32": "float32",
+    "fp64": "float64",
+}
+
+
+def suggestion(name: object, known: Collection[str]) -> str:
+    """Return the end of a message that suggests one of the known names, "" if none is close."""
+    if not isinstance(name, str):
+        return ""
+    meanings = {alias: meant for alias, meant in _ALIASES.items() if meant in known}
+    meanings |= {own: own for own in known}
+    close = difflib.get_close_matches(name.lower(), meanings, n=1)
+    return f"; did you mean {meanings[close[0]]!r}?" if close else ""
+
+
 def one_of(name: str, value: object, table: Mapping[str, T]) -> T:
     """Return the entry of the table under the name `value`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {sorted(table)}, got {value!r}")
     if value not in table:
-        raise ValueError(f"{name} must be one of {sorted(table)}, got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {sorted(table)}, got {value!r}{suggestion(value, table)}"
+        )
     return table[value]
 
 
@@ -104,10 +161,6 @@ def as_generator(seed: Any) -> np.random.Generator:
         ) from None
 
 
-# What users of other libraries call an attribute.
-_ALIASES = {"lr": "learning_rate", "eps": "epsilon", "betas": "beta_1", "coefs_": "weights"}
-
-
 class Strict:
     """A base class whose public attributes are those that the class defines.
 
@@ -123,7 +176,7 @@ class Strict:
             and cls.__module__.partition(".")[0] == "nncore"
         ):
             public = [known for known in dir(cls) if not known.startswith("_")]
-            close = difflib.get_close_matches(_ALIASES.get(name, name), public, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise AttributeError(f"{cls.__name__} has no attribute {name!r}{hint}")
+            raise AttributeError(
+                f"{cls.__name__} has no attribute {name!r}{suggestion(name, public)}"
+            )
         super().__setattr__(name, value)

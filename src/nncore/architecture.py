@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_integer, one_of
+from ._checks import as_integer, one_of, suggestion
 from .enums import Activation, Loss
 
 __all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
@@ -218,5 +218,8 @@ def _as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         checked = None
     # NumPy reads None as float64, also in comparisons.
     if dtype is None or checked is None or checked not in FLOATS:
-        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+        names = [known.name for known in FLOATS]
+        raise ValueError(
+            f"dtype must be {' or '.join(names)}, got {dtype!r}{suggestion(dtype, names)}"
+        )
     return checked

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_vector, is_plain
-from ._checks import Strict, as_bool, as_integer, as_real
+from ._checks import Strict, as_bool, as_integer, as_real, one_of
 from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
 
@@ -431,9 +431,7 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {sorted(OPTIMIZERS)}, got {optimizer!r}")
-        return OPTIMIZERS[optimizer]()
+        return one_of("optimizer", optimizer, OPTIMIZERS)()
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         name = optimizer.__name__
         raise TypeError(f"optimizer must be an instance such as {name}(), got the class {name}")
