@@ -30,14 +30,22 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 class Tiles:
     """A network's calls on tiles, whatever NNCORE_KERNELS says, in spans of a chosen length."""
 
-    def __init__(self, net: nncore.Network, batch_size: int, span: int, n_threads: int = 1) -> None:
+    def __init__(
+        self,
+        net: nncore.Network,
+        batch_size: int,
+        span: int,
+        n_threads: int = 1,
+        most_spans: int = 1,
+    ) -> None:
         vector = FlatVector(net.parameters)
         vector.share()
         parts = (net.architecture, vector)
         self.net = net
         self.batch_size = batch_size
-        self.steps = Session(*parts, batch_size, n_threads, span=span, blas=False)
-        self.forward = Session(*parts, 0, n_threads, span=span, blas=False)
+        options: dict[str, Any] = {"span": span, "most_spans": most_spans, "blas": False}
+        self.steps = Session(*parts, batch_size, n_threads, **options)
+        self.forward = Session(*parts, 0, n_threads, **options)
 
     def predict(self, X: Array) -> Array:
         with self.forward as session:
@@ -200,6 +208,36 @@ def test_spans_do_not_change_a_bit(
         optimizer = nncore.Adam()
         tiles.epoch(X, Y, optimizer)
         results.append([*bits, net.parameters.tobytes(), *map(bytes, optimizer.state)])
+    assert results[0] == results[1]
+
+
+@given(
+    sizes=st.lists(widths, min_size=2, max_size=4),
+    n=st.integers(1, 140),
+    span=st.integers(1, 40),
+    most_spans=st.integers(2, 9),
+    n_threads=st.integers(1, 3),
+    weighted=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_spans_taken_at_a_time_change_no_bit_and_no_sum(
+    sizes: list[int], n: int, span: int, most_spans: int, n_threads: int, weighted: bool
+) -> None:
+    net, X, Y = problem(sizes, n, "float32")
+    weights = np.linspace(0, 2, n, dtype="float32") + 0.5 if weighted else None
+    before = net.parameters.copy()
+    results = []
+    for many, threads in ((1, 1), (most_spans, n_threads)):
+        net.parameters = before
+        tiles = Tiles(net, n, min(span, n), threads, many)
+        bits = [tiles.predict(X).tobytes(), tiles.gradient(X, Y, weights).tobytes()]
+        losses = [tiles.total_loss(X, Y, weights)]
+        with tiles.steps as session:  # also in the workspace of a batch
+            losses.append(session.total_loss(Examples(X, Y, weights)))
+            session.use(nncore.SGD(0.1), nncore.SGD(0.1).rule())
+            sums = np.empty((1, 3))
+            session.train(Examples(X, Y, weights), None, n, 0, n, sums)
+        results.append([*bits, *losses, *sums[0, :2]])
     assert results[0] == results[1]
 
 

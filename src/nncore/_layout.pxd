@@ -93,6 +93,7 @@ cdef class Layout:
     cdef:
         readonly Py_ssize_t batch_size
         readonly Py_ssize_t span
+        readonly Py_ssize_t most_spans
         readonly int n_threads
         # In bytes.
         readonly Py_ssize_t size

@@ -232,16 +232,19 @@ cdef class Layout:
         The most examples in a batch of `train` or `gradient`, or, for `total_loss` and `predict`,
         n_threads spans.
     span : int
-        The examples that a thread takes at a time.
+        The examples whose losses are added up together. It depends on the shapes alone.
+    most_spans : int
+        How many spans a thread takes at a time, at most.
     n_threads : int
     blas : bool
         Whether BLAS forms the products.
     """
 
     def __init__(
-        self, architecture, Py_ssize_t batch_size, Py_ssize_t span, int n_threads, bint blas,
+        self, architecture, Py_ssize_t batch_size, Py_ssize_t span, Py_ssize_t most_spans,
+        int n_threads, bint blas,
     ):
-        self.batch_size, self.span = batch_size, span
+        self.batch_size, self.span, self.most_spans = batch_size, span, most_spans
         self.n_threads = n_threads
         self.depth = len(architecture.layers)
         self.n_in = architecture.sizes[0]

@@ -11,6 +11,7 @@ from .optimizers import Rule
 from .session import StepOptions
 
 def span_of(batch_size: int, n_parameters: int, blas: bool) -> int: ...
+def spans_of(span: int, parameter_bytes: int, l2: int) -> int: ...
 
 class Workspace(Layout):
     step_count: int

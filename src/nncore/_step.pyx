@@ -37,6 +37,8 @@ cdef enum:
     LEAST_SPAN = 4
     # A network whose span would hold fewer multiplications takes more examples: calls count, too.
     LEAST_SPAN_WORK = 400_000
+    # The most examples of an item: a W beyond L2 is read from memory once per item.
+    LONGEST_ITEM = 256
 
 # What a batch counts for, in multiplications, until signals are checked again.
 cdef enum:
@@ -63,13 +65,18 @@ cpdef Py_ssize_t span_of(Py_ssize_t batch_size, Py_ssize_t n_parameters, bint bl
     return (batch_size + spans - 1) // spans if spans else 1
 
 
+cpdef Py_ssize_t spans_of(Py_ssize_t span, Py_ssize_t parameter_bytes, Py_ssize_t l2) noexcept:
+    """Return how many spans a thread may take at a time."""
+    return max(1, LONGEST_ITEM // span) if parameter_bytes > l2 else 1
+
+
 cdef enum Kind:
     GRADIENT_DESCENT
     MOMENTUM
     ADAM
 
 
-# What the items of a phase are: spans that go forward, or forward and back, and tiles.
+# What the items of a phase are: one or more spans that go forward, or forward and back, and tiles.
 cdef enum Phase:
     FORWARD
     BACKWARD
@@ -129,13 +136,15 @@ cdef class Workspace(Layout):
         uint64_t dropout_step, first_example
         double total
         char **outs
+        # The spans of the batch, and how many of them an item has.
+        Py_ssize_t n_spans, item_spans
         # Of each span.
         double *span_losses
         double *span_weights
         cnp.ndarray span_sums, out_array
 
-    def __init__(self, architecture, batch_size, span, n_threads, blas):
-        super().__init__(architecture, batch_size, span, n_threads, blas)
+    def __init__(self, architecture, batch_size, span, most_spans, n_threads, blas):
+        super().__init__(architecture, batch_size, span, most_spans, n_threads, blas)
         self.team = Team(n_threads)
         self.out_array = np.zeros(self.depth, dtype=np.intp)
         self.outs = <char **> cnp.PyArray_DATA(self.out_array)
@@ -348,25 +357,39 @@ cdef void _update_all(Workspace w) noexcept nogil:
 cdef void _forward_all(Workspace w) noexcept nogil:
     """FORWARD for any number of examples, each thread in a span's rows of its own."""
     cdef:
-        Py_ssize_t n_spans = (w.examples.n + w.span - 1) // w.span
         bint has_workers = w.team.has_workers
+        Py_ssize_t spans_per_thread = w.batch_size // w.span // w.n_threads
     w.team.enter()
-    w.first, w.n_rows = 0, w.examples.n
+    _cut_spans(w, 0, w.examples.n)
     # A workspace for small batches may lack the rows for every thread.
-    w.team.has_workers = has_workers and w.n_threads * w.span <= w.batch_size
-    _run_phase(w, FORWARD, n_spans)
+    w.team.has_workers = has_workers and spans_per_thread > 0
+    w.item_spans = max(1, min(w.item_spans, spans_per_thread))
+    _run_phase(w, FORWARD, _n_items(w))
     w.team.has_workers = has_workers
-    w.total = _sum(w.span_losses, n_spans)
+    w.total = _sum(w.span_losses, w.n_spans)
     w.team.leave()
+
+
+cdef inline void _cut_spans(Workspace w, Py_ssize_t first, Py_ssize_t n_rows) noexcept nogil:
+    """Set the batch, and cut it into items of one or more spans, enough of them for all threads."""
+    w.first, w.n_rows = first, n_rows
+    w.n_spans = (n_rows + w.span - 1) // w.span
+    w.item_spans = 1
+    if w.most_spans > 1:
+        w.item_spans = max(1, min(w.most_spans, w.n_spans // w.n_threads))
+
+
+cdef inline Py_ssize_t _n_items(Workspace w) noexcept nogil:
+    return w.n_spans if w.item_spans == 1 else (w.n_spans + w.item_spans - 1) // w.item_spans
 
 
 cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *sums) noexcept nogil:
     """Phase 1 of a batch, and its sums of losses and weights."""
-    cdef Py_ssize_t n_spans = (n_rows + w.span - 1) // w.span
-    w.first, w.n_rows = first, n_rows
-    _run_phase(w, BACKWARD, n_spans)
+    _cut_spans(w, first, n_rows)
+    _run_phase(w, BACKWARD, _n_items(w))
     watch(w.team, BATCH_WORK)
-    sums[0], sums[1] = _sum(w.span_losses, n_spans), _sum(w.span_weights, n_spans)
+    sums[0] = _sum(w.span_losses, w.n_spans)
+    sums[1] = n_rows if w.examples.sample_weight == NULL else _sum(w.span_weights, w.n_spans)
     w.weight = sums[1]
 
 
@@ -435,9 +458,9 @@ cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogi
 
 cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
     if w.phase <= BACKWARD:
-        _span(w, i, rank)
+        _spans(w, i, rank)
         if rank == 0:
-            watch(w.team, w.span * w.n_packed)
+            watch(w.team, w.item_spans * w.span * w.n_packed)
         return
     if w.phase == DESCEND:
         _descend(w, &w.tiles[i], i)
@@ -455,14 +478,15 @@ cdef void _shared_item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
 
 # Phase 1.
 
-cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
-    """(1) to (4) for span i of the batch."""
+cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
+    """(1) to (4) for the spans of item i."""
     cdef:
         Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
-        Py_ssize_t first = w.first + i * w.span
-        Py_ssize_t n_rows = min(w.span, w.n_rows - i * w.span)
-        # Where the span's rows are in the workspace.
-        Py_ssize_t row = rank * w.span if w.phase == FORWARD else i * w.span
+        Py_ssize_t n_item = w.item_spans * w.span
+        Py_ssize_t first = w.first + i * n_item
+        Py_ssize_t n_rows = min(n_item, w.n_rows - i * n_item)
+        # Where the item's rows are in the workspace.
+        Py_ssize_t row = rank * n_item if w.phase == FORWARD else i * n_item
         Py_ssize_t row_out = row * w.n_out * size
         const Source *X = &w.examples.X
         char *examples = w.activations + w.layers[0].A_prev * size
@@ -472,7 +496,7 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         char *delta
         char *outputs
         char *output_deltas
-        const void *sample_weight = NULL
+        const char *sample_weight = NULL
         Layer *layer
         Layer *last = &w.layers[w.depth - 1]
         # The panel of a single output is a row-major array, too.
@@ -495,12 +519,9 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             return
     if w.examples.sample_weight != NULL:
         sample_weight = w.sample_weight + row * size
-        w.span_weights[i] = w.kernels.gather_weights(
-            <void *> sample_weight, w.examples.sample_weight, w.order, first, n_rows)
+        _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
         if w.phase == BACKWARD:
             _clear_weightless(w, examples, sample_weight, row, n_rows)
-    else:
-        w.span_weights[i] = n_rows
     for l in range(w.depth):
         layer = &w.layers[l]
         # Softmax needs whole rows, so in panels it waits until they are row-major.
@@ -534,8 +555,7 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         if last.activation == SOFTMAX:
             w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
     _gather_targets(w, w.Y + row_out, first, n_rows)
-    w.span_losses[i] = w.kernels.loss(
-        outputs, w.Y + row_out, sample_weight, w.loss, n_rows, w.n_out)
+    _add_losses(w, i * w.item_spans, outputs, w.Y + row_out, sample_weight, n_rows)
     if w.phase == FORWARD:
         return
 
@@ -550,6 +570,31 @@ cdef void _span(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             row, n_rows, capacity, w.n_out)
     for l in range(w.depth - 1, 0, -1):
         _delta(w, l, row, n_rows)
+
+
+cdef void _gather_weights(
+    Workspace w, Py_ssize_t span, char *out, Py_ssize_t first, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Gather the sample weights of an item, and add up each span's."""
+    while n_rows > 0:
+        w.span_weights[span] = w.kernels.gather_weights(
+            out, w.examples.sample_weight, w.order, first, min(w.span, n_rows))
+        span, first, n_rows = span + 1, first + w.span, n_rows - w.span
+        out += w.span * w.itemsize
+
+
+cdef void _add_losses(
+    Workspace w, Py_ssize_t span, const char *A, const char *Y, const char *sample_weight,
+    Py_ssize_t n_rows,
+) noexcept nogil:
+    """(2) for each span of an item: sums that do not depend on how many spans an item has."""
+    cdef Py_ssize_t step = w.span * w.n_out * w.itemsize
+    while n_rows > 0:
+        w.span_losses[span] = w.kernels.loss(
+            A, Y, sample_weight, w.loss, min(w.span, n_rows), w.n_out)
+        span, n_rows, A, Y = span + 1, n_rows - w.span, A + step, Y + step
+        if sample_weight != NULL:
+            sample_weight += w.span * w.itemsize
 
 
 cdef void _delta(Workspace w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) noexcept nogil:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._caches import l2_bytes
 from ._layout import Examples, FlatVector
-from ._step import Workspace, span_of
+from ._step import Workspace, span_of, spans_of
 from ._threads import blas_on_one_thread
 from .architecture import Architecture
 from .optimizers import Optimizer, Rule
@@ -66,7 +67,10 @@ class Session:
     release : callable, optional
         Called with the session when its ``with`` block is left without an error.
     span : int, optional
-        How many examples a thread takes at a time; by default `span_of` the batch.
+        The examples whose losses are added up together; by default `span_of` the batch.
+    most_spans : int, optional
+        How many spans a thread takes at a time, at most; by default more than one if the parameters
+        exceed the L2 cache.
     blas : bool, optional
         Whether BLAS forms the products.
     """
@@ -80,6 +84,7 @@ class Session:
         release: Callable[[Session], None] | None = None,
         *,
         span: int | None = None,
+        most_spans: int | None = None,
         blas: bool = False,
     ) -> None:
         self.architecture = architecture
@@ -88,8 +93,16 @@ class Session:
         self._blas = blas
         if span is None:
             span = span_of(batch_size, architecture.n_parameters, blas)
+        if most_spans is None:
+            n_bytes = architecture.n_parameters * architecture.dtype.itemsize
+            most_spans = spans_of(span, n_bytes, l2_bytes())
         self._workspace = Workspace(
-            architecture, batch_size or span * n_threads, span, n_threads, blas
+            architecture,
+            batch_size or span * most_spans * n_threads,
+            span,
+            most_spans,
+            n_threads,
+            blas,
         )
         self._optimizer: Optimizer | None = None
         self._rule: Rule | None = None
