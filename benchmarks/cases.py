@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from nncore.typing import ActivationName, DTypeName
 
 Array = npt.NDArray[Any]
 
@@ -29,9 +32,9 @@ class Case:
     batch_size: int
     n_samples: int  # a whole number of batches, or the rows of a prediction
     call: str = "fit"  # or train_on_batch or predict
-    dtype: str = "float32"
+    dtype: DTypeName = "float32"
     optimizer: str = "sgd"
-    activation: str = "sigmoid"  # of the hidden layers; the outputs are always sigmoids
+    activation: ActivationName = "sigmoid"  # of the hidden layers; the outputs are always sigmoids
 
     @property
     def label(self) -> str:
@@ -67,7 +70,7 @@ class Case:
         return list(pairwise(self.sizes))
 
     @property
-    def activations(self) -> list[str]:
+    def activations(self) -> list[ActivationName]:
         return [self.activation] * (len(self.sizes) - 2) + ["sigmoid"]
 
     @property
@@ -104,14 +107,14 @@ def training(network: str) -> Case:
     return replace(case, n_samples=steps * case.batch_size)
 
 
-def single_steps(dtype: str) -> list[Case]:
+def single_steps(dtype: DTypeName) -> list[Case]:
     """Return a step of a long epoch, and the same step where each is an epoch or a call."""
     case = replace(training("12-64-64-4,32"), dtype=dtype, optimizer="adam")
     alone = replace(case, n_samples=case.batch_size)
     return [case, alone, replace(alone, call="train_on_batch")]
 
 
-def predictions(dtype: str) -> list[Case]:
+def predictions(dtype: DTypeName) -> list[Case]:
     return [Case((784, 30, 10), 1, n_rows, "predict", dtype) for n_rows in (1, 10_000)]
 
 

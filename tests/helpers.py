@@ -62,9 +62,9 @@ def rtol(dtype: np.dtype[Any]) -> float:
 
 def make(
     sizes: Sequence[int],
-    hidden: str = "tanh",
-    loss: str = "squared_error",
-    output: str | None = None,
+    hidden: Any = "tanh",
+    loss: Any = "squared_error",
+    output: Any = None,
     **options: Any,
 ) -> nncore.Network:
     """Return a network whose output activation fits the loss."""

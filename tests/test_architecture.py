@@ -92,5 +92,5 @@ print(*sorted(name for name in sys.modules if name.startswith("nncore.")))
     process = subprocess.run(
         [sys.executable, "-c", code, source], capture_output=True, text=True, check=True
     )
-    modules = ["nncore._checks", "nncore.architecture", "nncore.enums", "nncore.reference"]
-    assert process.stdout.split() == modules
+    names = ["_checks", "architecture", "enums", "reference", "typing"]
+    assert process.stdout.split() == [f"nncore.{name}" for name in names]

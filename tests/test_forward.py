@@ -15,6 +15,7 @@ from nncore import reference
 from nncore._forward import ForwardPass
 from nncore._kernels import KERNELS
 from nncore.enums import Activation
+from nncore.typing import ActivationName, LossName
 
 DType = np.dtype[Any]
 
@@ -57,7 +58,7 @@ def test_a_few_rows_agree_with_numpy_whatever_the_width(
 
 @pytest.mark.parametrize("output", [*HIDDEN, "softmax"])
 def test_every_activation_is_applied(dtype: DType, rng: np.random.Generator, output: str) -> None:
-    loss = "cross_entropy" if output == "softmax" else "squared_error"
+    loss: LossName = "cross_entropy" if output == "softmax" else "squared_error"
     net = make([5, 6, 11], dtype=dtype, activation=["elu", output], loss=loss)
     X = rng.standard_normal((3, 5)).astype(dtype)
     outputs = forward_pass(net).predict(X)
@@ -82,10 +83,10 @@ def test_a_row_has_the_same_bits_among_few_and_among_many(
 @pytest.mark.skipif(KERNELS == "blas", reason="BLAS forms its sums in an order of its own")
 @pytest.mark.parametrize("output", ["softmax", "sigmoid", "softplus"])
 def test_saturated_outputs_have_the_same_bits_among_few_and_among_many(
-    dtype: DType, rng: np.random.Generator, output: str
+    dtype: DType, rng: np.random.Generator, output: ActivationName
 ) -> None:
     """Subnormal numbers are 0 in both."""
-    loss = "cross_entropy" if output == "softmax" else "squared_error"
+    loss: LossName = "cross_entropy" if output == "softmax" else "squared_error"
     net = nncore.Network([5, 7], output_activation=output, loss=loss, dtype=dtype, seed=0)
     smallest = np.log(np.finfo(dtype).smallest_subnormal)
     X = (rng.uniform(0.5, 1.1, (400, 5)) * rng.choice([-1, 1], (400, 5)) * -smallest).astype(dtype)

@@ -12,6 +12,7 @@ from helpers import Array, make, refused
 import nncore
 from nncore import reference
 from nncore.enums import RANGES, Activation
+from nncore.typing import ActivationName, LossName
 
 
 def large(n: int = 40) -> Array:
@@ -83,7 +84,9 @@ def test_a_hint_that_is_an_error_changes_nothing() -> None:
         net.fit(large(), np.zeros(40), optimizer=optimizer)
 
 
-def fit_targets(output: str, Y: Any, loss: str = "squared_error", **options: Any) -> None:
+def fit_targets(
+    output: ActivationName, Y: Any, loss: LossName = "squared_error", **options: Any
+) -> None:
     net = nncore.Network([2, 3, 2], output_activation=output, loss=loss, seed=0)
     net.fit(np.ones((len(Y), 2)), Y, epochs=2, batch_size=2, seed=0, **options)
 
@@ -103,7 +106,7 @@ def fit_targets(output: str, Y: Any, loss: str = "squared_error", **options: Any
     ],
 )
 def test_fit_hints_at_targets_beyond_the_outputs_range_once_and_at_the_line_of_the_call(
-    loss: str, output: str, target: float, limits: str
+    loss: LossName, output: ActivationName, target: float, limits: str
 ) -> None:
     Y = np.full((5, 2), 0.5)
     Y[3, 1] = target
@@ -135,7 +138,9 @@ def test_targets_of_any_form_are_compared_with_the_range(Y: Any) -> None:
         ("identity", [-1e30, 1e30]),
     ],
 )
-def test_targets_up_to_the_limits_give_no_hint(output: str, targets: list[float]) -> None:
+def test_targets_up_to_the_limits_give_no_hint(
+    output: ActivationName, targets: list[float]
+) -> None:
     fit_targets(output, [targets] * 3, "absolute_error")
 
 

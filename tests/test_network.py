@@ -4,10 +4,9 @@ import copy
 import pickle
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from helpers import (
     SIZES,
@@ -16,10 +15,12 @@ from helpers import (
 )
 
 import nncore
+from nncore.architecture import FLOATS
+from nncore.typing import InitName
 
 DType = np.dtype[Any]
 
-INITS = ["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
+INITS = get_args(InitName)
 
 
 # Construction
@@ -62,7 +63,7 @@ def test_weights_and_biases_cannot_be_assigned(name: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["float32", np.float32, np.dtype("f4"), "f4", "single"])
-def test_dtype_accepts_every_form_that_numpy_does(given: npt.DTypeLike) -> None:
+def test_dtype_accepts_every_form_that_numpy_does(given: Any) -> None:
     assert nncore.Network([2, 1], dtype=given).dtype == np.float32
 
 
@@ -155,7 +156,7 @@ def test_wrong_parameters_are_refused(values: Any, error: type[Exception], got: 
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_initial_weights_have_the_variance_of_their_initialiser(init: str) -> None:
+def test_initial_weights_have_the_variance_of_their_initialiser(init: InitName) -> None:
     n_prev, n = 300, 200
     (W,) = nncore.Network([n_prev, n], dtype="float64", init=init, seed=3).weights
     variance = {"glorot": 2 / (n_prev + n), "he": 2 / n_prev, "normal": 1.0}[init.split("_")[0]]
@@ -171,7 +172,7 @@ def test_initial_weights_have_the_variance_of_their_initialiser(init: str) -> No
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_each_layer_is_drawn_separately_with_its_own_sizes(init: str) -> None:
+def test_each_layer_is_drawn_separately_with_its_own_sizes(init: InitName) -> None:
     net = nncore.Network([100, 100, 100, 400], dtype="float64", init=init, seed=4)
     first, second, third = (W.std() for W in net.weights)
     wider = {"glorot": np.sqrt(200 / 500), "he": 1.0, "normal": 1.0}[init.split("_")[0]]
@@ -181,7 +182,7 @@ def test_each_layer_is_drawn_separately_with_its_own_sizes(init: str) -> None:
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_biases_start_at_zero_except_with_normal(init: str) -> None:
+def test_biases_start_at_zero_except_with_normal(init: InitName) -> None:
     (b,) = nncore.Network([2, 4000], dtype="float64", init=init, seed=0).biases
     if init == "normal":
         assert abs(b.mean()) < 0.2
@@ -191,8 +192,8 @@ def test_biases_start_at_zero_except_with_normal(init: str) -> None:
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_same_seed_gives_the_same_values_in_both_types(init: str) -> None:
-    single, double = (nncore.Network([7, 5, 3], dtype=d, init=init, seed=11) for d in ("f4", "f8"))
+def test_same_seed_gives_the_same_values_in_both_types(init: InitName) -> None:
+    single, double = (nncore.Network([7, 5, 3], dtype=d, init=init, seed=11) for d in FLOATS)
     assert single.parameters.tobytes() == double.parameters.astype("f4").tobytes()
 
 
@@ -294,6 +295,6 @@ def test_sizes_beyond_the_integers_of_blas_are_refused(sizes: list[int]) -> None
 
 @pytest.mark.parametrize("sizes", [[2**31 - 1] * 2, [2**31 - 1] * 4])
 @pytest.mark.parametrize("kind", ["f4", "f8"])
-def test_networks_beyond_the_address_space_are_refused(sizes: list[int], kind: str) -> None:
+def test_networks_beyond_the_address_space_are_refused(sizes: list[int], kind: Any) -> None:
     with pytest.raises((ValueError, MemoryError), match=r"(?i)sizes|memory|allocate"):
         nncore.Network(sizes, dtype=kind)

@@ -8,6 +8,7 @@ import pytest
 from helpers import Array, Stepper, Twin, assert_layers_close, data, make, refused
 
 import nncore
+from nncore.typing import OptimizerName
 
 Optimizer = nncore.SGD | nncore.Adam
 DType = np.dtype[Any]
@@ -170,7 +171,9 @@ def test_train_on_batch_continues_from_the_state_of_fit(create: Callable[[], Opt
 
 
 def test_an_optimizer_given_by_name_is_new_with_default_coefficients() -> None:
-    for name, create in (("sgd", nncore.SGD), ("adam", nncore.Adam)):
+    optimizers: dict[OptimizerName, type[nncore.Optimizer]]
+    optimizers = {"sgd": nncore.SGD, "adam": nncore.Adam}
+    for name, create in optimizers.items():
         (by_name, X, Y), (by_instance, _, _) = problem(), problem()
         for _ in range(2):
             by_name.fit(X, Y, epochs=3, optimizer=name, seed=1)

@@ -9,6 +9,7 @@ import pytest
 from helpers import Setting, refused
 
 import nncore
+from nncore.typing import ActivationName, LossName
 
 # Options of fit
 
@@ -173,20 +174,20 @@ def test_wrong_options_of_network_are_refused(
         ("dtype", "fp64", "float64"),
     ],
 )
-def test_a_misspelt_or_foreign_name_gives_a_suggestion(option: str, given: str, meant: str) -> None:
+def test_a_misspelt_or_foreign_name_gives_a_suggestion(option: str, given: Any, meant: str) -> None:
     with pytest.raises(ValueError, match=f"got '{given}'; did you mean '{meant}'\\?$"):
         nncore.Network([4, 3, 2], **{option: given})
 
 
 @pytest.mark.parametrize(("given", "meant"), [("Adam", "adam"), ("sgdm", "sgd"), ("adma", "adam")])
-def test_a_wrong_name_of_an_optimizer_gives_a_suggestion(given: str, meant: str) -> None:
+def test_a_wrong_name_of_an_optimizer_gives_a_suggestion(given: Any, meant: str) -> None:
     with pytest.raises(ValueError, match=f"optimizer must be .* did you mean '{meant}'\\?$"):
         nncore.Network([2, 1]).fit([[0, 0]], [0], optimizer=given)
 
 
 def test_a_name_like_no_other_gives_no_suggestion() -> None:
     with pytest.raises(ValueError, match=r"got 'xyz'$"):
-        nncore.Network([2, 1], loss="xyz")
+        nncore.Network([2, 1], loss="xyz")  # type: ignore[arg-type]
 
 
 ACTIVATIONS = [
@@ -204,7 +205,9 @@ FITTING["cross_entropy"] = ["softmax"]
 
 
 @pytest.mark.parametrize(("loss", "output"), [*itertools.product(FITTING, ACTIVATIONS)])
-def test_each_loss_accepts_only_its_output_activations(loss: str, output: str) -> None:
+def test_each_loss_accepts_only_its_output_activations(
+    loss: LossName, output: ActivationName
+) -> None:
     if output in FITTING[loss]:
         net = nncore.Network([2, 3, 2], output_activation=output, loss=loss)
         assert net.activation == ("relu", output)
@@ -227,11 +230,11 @@ def test_each_loss_accepts_only_its_output_activations(loss: str, output: str) -
     ],
 )
 @pytest.mark.parametrize("hidden", [0, 1, 3])
-def test_the_loss_determines_the_default_output(loss: str, output: str, hidden: int) -> None:
+def test_the_loss_determines_the_default_output(loss: LossName, output: str, hidden: int) -> None:
     net = nncore.Network([2, *[3] * hidden, 2], activation="tanh", loss=loss)
     assert net.activation == (*["tanh"] * hidden, output)
 
 
 def test_a_sequence_of_names_sets_all_layers() -> None:
-    names = ("elu", "relu", "sigmoid")
+    names: tuple[ActivationName, ...] = ("elu", "relu", "sigmoid")
     assert nncore.Network([2, 3, 3, 2], activation=names).activation == names

@@ -178,4 +178,4 @@ def test_parameters_beyond_the_dtype_are_refused() -> None:
 
 def test_another_dtype_than_a_networks_is_refused() -> None:
     with pytest.raises(ValueError, match="dtype must be float32 or float64, got 'float16'"):
-        make([2, 3]).fold_scaling(0, 1, dtype="float16")
+        make([2, 3]).fold_scaling(0, 1, dtype="float16")  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def test_a_run_continues_after_ctrl_c_with_the_same_bits(
             for _ in run.epochs(epochs):
                 pass
 
-    whole, parts = (nncore.Network([50, 300, 5], dtype="f8", seed=0) for _ in range(2))
+    whole, parts = (nncore.Network([50, 300, 5], dtype="float64", seed=0) for _ in range(2))
     one, two = nncore.Adam(), nncore.Adam()
     position = Position(np.random.default_rng(1))
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_integer, one_of, suggestion
 from .enums import Activation, Loss
+from .typing import ActivationName, DType, LossName
 
 __all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
 
@@ -80,10 +81,10 @@ class Architecture:
     def from_names(
         cls,
         sizes: Sequence[int],
-        activation: str | Sequence[str],
-        loss: str,
-        dtype: npt.DTypeLike,
-        output_activation: str | None = None,
+        activation: ActivationName | Sequence[ActivationName],
+        loss: LossName,
+        dtype: DType,
+        output_activation: ActivationName | None = None,
     ) -> Architecture:
         """Return the architecture that the arguments of `nncore.Network` describe."""
         checked = _as_sizes(sizes)
@@ -127,14 +128,15 @@ class Architecture:
         return len(self.sizes) - 2
 
     @property
-    def activation_names(self) -> tuple[str, ...]:
+    def activation_names(self) -> tuple[ActivationName, ...]:
         """The name of each layer's activation."""
-        return tuple(activation.name.lower() for activation in self.activations)
+        names = tuple(activation.name.lower() for activation in self.activations)
+        return cast(tuple[ActivationName, ...], names)
 
     @property
-    def loss_name(self) -> str:
+    def loss_name(self) -> LossName:
         """The name of the loss."""
-        return self.loss.name.lower()
+        return cast(LossName, self.loss.name.lower())
 
     def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Return the weights and the biases in a flat vector, as views.
@@ -175,7 +177,10 @@ def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _as_activations(
-    activation: str | Sequence[str], output_activation: str | None, loss: Loss, n_layers: int
+    activation: ActivationName | Sequence[ActivationName],
+    output_activation: ActivationName | None,
+    loss: Loss,
+    n_layers: int,
 ) -> tuple[Activation, ...]:
     """Return the activation of each layer."""
     if isinstance(activation, str):
@@ -210,7 +215,7 @@ def _as_activations(
     return activations
 
 
-def _as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def _as_dtype(dtype: DType) -> np.dtype[Any]:
     """Return float32 or float64."""
     try:
         checked = np.dtype(dtype)

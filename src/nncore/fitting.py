@@ -18,6 +18,7 @@ from .history import Callback, EpochEnd, History
 from .optimizers import Optimizer, as_optimizer
 from .session import StepOptions
 from .training import ArrayData, Position, Run, any_stops, as_callbacks
+from .typing import OptimizerName
 
 if TYPE_CHECKING:
     from .network import Network
@@ -32,7 +33,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    optimizer: Optimizer | str,
+    optimizer: Optimizer | OptimizerName,
     shuffle: bool,
     seed: Any,
     sample_weight: npt.ArrayLike | None,

@@ -26,6 +26,7 @@ from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
+from .typing import ActivationName, DType, InitName, LossName, OptimizerName
 
 __all__ = ["Network"]
 
@@ -119,11 +120,11 @@ class Network(Strict):
         self,
         sizes: Sequence[int],
         *,
-        activation: str | Sequence[str] = "relu",
-        output_activation: str | None = None,
-        loss: str = "squared_error",
-        dtype: npt.DTypeLike = "float32",
-        init: str = "glorot_uniform",
+        activation: ActivationName | Sequence[ActivationName] = "relu",
+        output_activation: ActivationName | None = None,
+        loss: LossName = "squared_error",
+        dtype: DType = "float32",
+        init: InitName = "glorot_uniform",
         seed: Any = None,
     ) -> None:
         self._set_up(Architecture.from_names(sizes, activation, loss, dtype, output_activation))
@@ -160,11 +161,11 @@ class Network(Strict):
         return self._architecture.sizes
 
     @property
-    def activation(self) -> tuple[str, ...]:  # noqa: D102
+    def activation(self) -> tuple[ActivationName, ...]:  # noqa: D102
         return self._architecture.activation_names
 
     @property
-    def loss(self) -> str:  # noqa: D102
+    def loss(self) -> LossName:  # noqa: D102
         return self._architecture.loss_name
 
     @property
@@ -283,7 +284,7 @@ class Network(Strict):
         Y_mean: npt.ArrayLike = 0,
         Y_scale: npt.ArrayLike = 1,
         *,
-        dtype: npt.DTypeLike | None = None,
+        dtype: DType | None = None,
     ) -> Network:
         """Return a network that takes raw inputs, and with identity outputs returns raw targets.
 
@@ -621,7 +622,7 @@ class Network(Strict):
         *,
         epochs: int = 1,
         batch_size: int = 32,
-        optimizer: Optimizer | str = "adam",
+        optimizer: Optimizer | OptimizerName = "adam",
         shuffle: bool = True,
         seed: Any = None,
         sample_weight: npt.ArrayLike | None = None,

@@ -15,6 +15,7 @@ from ._arrays import as_vector, is_plain
 from ._checks import Strict, as_bool, as_integer, as_real, one_of
 from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
+from .typing import OptimizerName
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "Optimizer", "Rule", "as_optimizer"]
 
@@ -426,7 +427,7 @@ class Adam(Optimizer):
 OPTIMIZERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
 
 
-def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
+def as_optimizer(optimizer: Optimizer | OptimizerName) -> Optimizer:
     """Return the optimizer itself, or a new one with the defaults of the name."""
     if isinstance(optimizer, Optimizer):
         return optimizer

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..architecture import Architecture
 from ..network import Network
+from ..typing import ActivationName, LossName
 
 __all__ = [
     "ACTIVATIONS",
@@ -24,7 +25,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 # The core's name for each of scikit-learn's names, extended by the core's other activations.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, ActivationName] = {
     "identity": "identity",
     "logistic": "sigmoid",
     "tanh": "tanh",
@@ -33,7 +34,11 @@ ACTIVATIONS = {
     "elu": "elu",
     "softplus": "softplus",
 }
-OUTPUT_ACTIVATIONS = {**ACTIVATIONS, "exp": "exponential", "softmax": "softmax"}
+OUTPUT_ACTIVATIONS: dict[str, ActivationName] = {
+    **ACTIVATIONS,
+    "exp": "exponential",
+    "softmax": "softmax",
+}
 
 
 def hidden_sizes(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
@@ -69,7 +74,7 @@ def hidden_activations(activation: str | Sequence[str], n_hidden: int) -> list[s
 
 
 def bare_network(
-    sizes: Sequence[int], hidden: Sequence[str], output: str, loss: str, dtype: np.dtype[Any]
+    sizes: Sequence[int], hidden: Sequence[str], output: str, loss: LossName, dtype: np.dtype[Any]
 ) -> Network:
     """Return a network with parameters of 0."""
     names = [*(ACTIVATIONS[name] for name in hidden), OUTPUT_ACTIVATIONS[output]]
@@ -81,7 +86,7 @@ def network_of(
     intercepts: Sequence[Array],
     hidden: Sequence[str],
     output: str,
-    loss: str,
+    loss: LossName,
     dtype: np.dtype[Any] | None = None,
 ) -> Network:
     """Return a network with copies of these weights and biases."""

@@ -19,6 +19,7 @@ from .._arrays import first_nonfinite
 from .._checks import as_dropout
 from .._layout import SOURCES
 from ..network import Network
+from ..typing import LossName
 from ._architecture import (
     ACTIVATIONS,
     bare_network,
@@ -100,7 +101,7 @@ class BaseMLP(FitMixin, FilesMixin, CallbackSupportMixin, BaseEstimator):
         """Return scikit-learn's name of the output layer's activation."""
 
     @abstractmethod
-    def _core_loss(self) -> str:
+    def _core_loss(self) -> LossName:
         """Return the core's name of the loss."""
 
     @abstractmethod

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import validate_data
 
 from .._checks import as_bool
+from ..typing import LossName
 from ._base import FLOATS, STOCHASTIC, BaseMLP
 
 __all__ = ["MLPClassifier"]
@@ -270,7 +271,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         return output
 
-    def _core_loss(self) -> str:
+    def _core_loss(self) -> LossName:
         if self.loss == "squared_error":
             return "squared_error"
         return "cross_entropy" if self.out_activation_ == "softmax" else "binary_cross_entropy"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
@@ -20,13 +19,14 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 
 from ..network import Network
+from ..typing import DType, LossName
 from ._architecture import hidden_activations, network_of
 from ._base import BaseMLP
 
 __all__ = ["as_network"]
 
 # The core's loss for each output activation of scikit-learn's estimators.
-_LOSSES = {
+_LOSSES: dict[str, LossName] = {
     "identity": "squared_error",
     "exp": "poisson",
     "logistic": "binary_cross_entropy",
@@ -138,7 +138,7 @@ def _parts_of(estimator: Any, where: str = "") -> tuple[Network, _Scaling, _Scal
     )
 
 
-def as_network(estimator: Any, *, dtype: npt.DTypeLike | None = None) -> Network:
+def as_network(estimator: Any, *, dtype: DType | None = None) -> Network:
     """Fold a fitted estimator or pipeline into one network that takes raw inputs.
 
     A prediction for one row then takes about a microsecond; a pipeline takes about two hundred.

@@ -12,6 +12,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
+from ..typing import LossName
 from ._architecture import OUTPUT_ACTIVATIONS
 from ._base import FLOATS, BaseMLP
 
@@ -152,7 +153,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: LossName = "squared_error",
         hidden_layer_sizes: Any = (100,),
         activation: Any = "relu",
         *,
@@ -235,7 +236,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(f"loss='poisson' needs output_activation='exp', got {output!r}")
         return output
 
-    def _core_loss(self) -> str:
+    def _core_loss(self) -> LossName:
         return self.loss
 
     @property

@@ -1,0 +1,43 @@
+"""Types for annotations: the names that arguments accept.
+
+>>> import nncore
+>>> from nncore.typing import ActivationName
+>>> def regression(n_inputs: int, activation: ActivationName = "relu") -> nncore.Network:
+...     return nncore.Network([n_inputs, 50, 1], activation=activation)
+>>> regression(3).activation
+('relu', 'identity')
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["ActivationName", "DType", "DTypeName", "InitName", "LossName", "OptimizerName"]
+
+ActivationName = Literal[
+    "identity",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "softplus",
+    "exponential",
+    "softmax",
+]
+
+LossName = Literal[
+    "squared_error",
+    "absolute_error",
+    "huber",
+    "poisson",
+    "binary_cross_entropy",
+    "cross_entropy",
+]
+
+InitName = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
+
+OptimizerName = Literal["sgd", "adam"]
+
+DTypeName = Literal["float32", "float64"]
+DType = DTypeName | type[np.float32] | type[np.float64] | np.dtype[Any]
