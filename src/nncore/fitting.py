@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._layout import Examples
 from .architecture import Architecture
+from .callbacks import any_stops, as_callbacks
 from .hints import hint_at_large_inputs, hint_at_unreachable_targets
 from .history import Callback, EpochEnd, History
 from .optimizers import Optimizer, as_optimizer
 from .session import StepOptions
-from .training import ArrayData, Position, Run, any_stops, as_callbacks
+from .training import ArrayData, Position, Run
 from .typing import OptimizerName
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ def fit(
     network.check_writeable()
     shuffle = as_bool("shuffle", shuffle)
     rng = as_generator(seed)
-    checked_callbacks = as_callbacks(callbacks)
+    reported = ["loss"] if validation_data is None else ["loss", "validation_loss"]
+    checked_callbacks = as_callbacks(callbacks, reported, optimizer)
     if as_bool("verbose", verbose):
-        checked_callbacks.insert(0, partial(_print, epochs))
+        checked_callbacks.insert(0, _print)
     examples, weight = as_training_examples(X, Y, sample_weight, architecture)
     validation = _as_validation(validation_data, architecture)
     options = as_step_options(
@@ -77,16 +78,23 @@ def fit(
             options=options,
         )
         for epoch in run.epochs(epochs):
-            loss, validation_loss = epoch.loss / weight, None
+            validation_loss = None
             if validation is not None:
                 validation_loss = network.mean_loss(*validation, n_threads)
-                history.validation_loss.append(validation_loss)
-            history.loss.append(loss)
-            history.seconds.append(epoch.seconds)
-            if checked_callbacks:
-                end = EpochEnd(epoch.number, loss, validation_loss, epoch.seconds, network)
-                if any_stops(checked_callbacks, end):
-                    break
+            end = EpochEnd(
+                epoch=epoch.number,
+                epochs=epochs,
+                loss=epoch.loss / weight,
+                validation_loss=validation_loss,
+                seconds=epoch.seconds,
+                n_examples=examples.n,
+                network=network,
+                optimizer=optimizer,
+            )
+            history.append(end)
+            if any_stops(checked_callbacks, end) or end.epoch == epochs:
+                end.finish()
+                break
     return history
 
 
@@ -130,10 +138,10 @@ def as_step_options(
     return StepOptions(max_norm, rates, draw_seed())
 
 
-def _print(epochs: int, end: EpochEnd) -> None:
+def _print(end: EpochEnd) -> None:
     validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
     print(
-        f"epoch {end.epoch:{len(str(epochs))}}/{epochs}  loss {end.loss:.6f}{validation}  "
+        f"epoch {end.epoch:{len(str(end.epochs))}}/{end.epochs}  loss {end.loss:.6f}{validation}  "
         f"{end.seconds:.3f} s",
         flush=True,
     )

@@ -198,6 +198,14 @@ class Network(Strict):
                 as_vector("parameters", values, architecture.n_parameters, architecture.dtype)
             )
 
+    def copy_parameters(self) -> Array:
+        """Return a copy of `parameters`.
+
+        ``net.parameters.copy()`` has the same values, but whoever reads the attribute may keep it
+        and write to it, so later steps load the parameters again.
+        """
+        return self._vector.array.copy()
+
     def __repr__(self) -> str:
         rows = [
             (str(l), f"{layer.n_prev} -> {layer.n}", name, f"{(layer.n_prev + 1) * layer.n:,}")

@@ -23,8 +23,6 @@ __all__ = [
     "Piece",
     "Position",
     "Run",
-    "any_stops",
-    "as_callbacks",
 ]
 
 Order = npt.NDArray[np.intp]
@@ -281,27 +279,3 @@ class Run:
             else "the network is as it was before",
             what,
         )
-
-
-def as_callbacks(callbacks: Iterable[Callable[[Any], object]]) -> list[Callable[[Any], object]]:
-    """Return the callbacks as a list.
-
-    Raises
-    ------
-    TypeError
-        `callbacks` is not a sequence of callables.
-    """
-    try:
-        checked = list(callbacks)
-    except TypeError:
-        raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}") from None
-    for callback in checked:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be callables, got {callback!r}")
-    return checked
-
-
-def any_stops(callbacks: Iterable[Callable[[Any], object]], end: object) -> bool:
-    """Call every callback with `end`; return whether one of them returned True."""
-    answers = [callback(end) for callback in callbacks]
-    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)

@@ -272,11 +272,18 @@ class BaseMLP(FitMixin, FilesMixin, CallbackSupportMixin, BaseEstimator):
                     random_state=self._random_state,
                 )
             training = TrainingSet(X, Y, sample_weight, network.dtype)
-            reports = Reports(self, X, y, sample_weight, incremental=incremental)
+            reports = Reports(
+                self,
+                X,
+                y,
+                sample_weight,
+                incremental=incremental,
+                validates=held_out is not None,
+            )
             self._fit_stochastic(network, training, held_out, dropout, reports, incremental)
         else:
             training = TrainingSet(X, Y, sample_weight, network.dtype)
-            reports = Reports(self, X, y, sample_weight, incremental=incremental)
+            reports = Reports(self, X, y, sample_weight, incremental=incremental, validates=False)
             self._fit_lbfgs(network, training, reports)
         if first_nonfinite(network.parameters) is not None:
             raise ValueError(

@@ -6,9 +6,9 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from ..callbacks import any_stops, as_callbacks
 from ..history import EpochEnd
 from ..network import Network
-from ..training import any_stops, as_callbacks
 
 try:  # from scikit-learn 1.9 on
     from sklearn.callback import CallbackSupportMixin
@@ -25,14 +25,25 @@ class Reports:
     """Both kinds of callbacks of one fit.
 
     scikit-learn's callbacks get a task "fit" with a subtask per iteration. partial_fit does not
-    call them.
+    call them. nncore's get no optimizer, since the estimator's parameters determine it.
     """
 
     def __init__(
-        self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, incremental: bool
+        self,
+        estimator: BaseEstimator,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        incremental: bool,
+        validates: bool,
     ) -> None:
         self._estimator = estimator
-        self._callbacks = as_callbacks(estimator.callbacks or ())
+        names = ["loss", "validation_loss"] if validates else ["loss"]
+        self._callbacks = as_callbacks(estimator.callbacks or (), names, None)
+        self._epochs = 1 if incremental else estimator.max_iter
+        self._n_examples = X.shape[0]
+        self._last: EpochEnd | None = None
         self._data = {
             "X": X,
             "y": y,
@@ -57,7 +68,16 @@ class Reports:
         network: Network,
     ) -> bool:
         """Report the end of an iteration; return whether a callback stops the fit."""
-        stop = any_stops(self._callbacks, EpochEnd(epoch, loss, validation_loss, seconds, network))
+        self._last = EpochEnd(
+            epoch=epoch,
+            epochs=self._epochs,
+            loss=loss,
+            validation_loss=validation_loss,
+            seconds=seconds,
+            n_examples=self._n_examples,
+            network=network,
+        )
+        stop = any_stops(self._callbacks, self._last)
         if self._context is not None and hasattr(self._estimator, "_skl_callbacks"):
             context = self._context.subcontext(task_name="iteration")
             context.call_on_fit_task_begin(estimator=self._estimator, **self._data)
@@ -77,7 +97,9 @@ class Reports:
         }
 
     def end(self) -> None:
-        """Report the end of the fit to scikit-learn's callbacks."""
+        """Report the end of the fit."""
+        if self._last is not None:
+            self._last.finish()
         if self._context is not None:
             self._context.call_on_fit_task_end(
                 estimator=self._estimator,
