@@ -8,7 +8,9 @@
 array([0., 1., 1., 0.])
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 try:
     from . import datasets
@@ -42,3 +44,24 @@ __all__ = [
     "get_include",
     "load",
 ]
+
+# Submodules that are imported on first use. Type checkers import them at once.
+_LAZY = ("reference", "sklearn", "typing")
+
+if TYPE_CHECKING:
+    from . import reference as reference
+    from . import sklearn as sklearn
+    from . import typing as typing
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ImportError as error:
+            # So that hasattr, help and completion work without scikit-learn.
+            raise AttributeError(str(error)) from error
+
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *_LAZY})

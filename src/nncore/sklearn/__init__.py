@@ -12,7 +12,7 @@ try:
     import sklearn as _sklearn  # noqa: F401 - for the message below
 except ImportError as error:
     raise ImportError(
-        "nncore.sklearn needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'"
+        "nncore.sklearn needs scikit-learn 1.6 or newer: pip install 'nncore[sklearn]'"
     ) from error
 
 from ._classifier import MLPClassifier
