@@ -20,6 +20,7 @@ from helpers import (
 )
 
 import nncore
+from nncore._layout import Examples
 
 DType = np.dtype[Any]
 
@@ -48,6 +49,23 @@ def test_predict_is_the_last_of_the_layer_outputs(
         prediction = net.predict(X, n_threads=n_threads)
         assert prediction.dtype == dtype
         assert prediction.tobytes() == outputs[-1].tobytes()
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy", "binary_cross_entropy"])
+@pytest.mark.parametrize("n_out", [1, 3])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_one_pass_gives_the_loss_and_the_outputs_of_some_rows(
+    loss: str, n_out: int, n_threads: int, dtype: DType, rng: np.random.Generator
+) -> None:
+    net = make([5, 20, n_out], loss=loss, dtype=dtype)
+    X, Y = data(net, 700, rng)
+    weights = rng.uniform(size=700).astype(dtype)
+    rows = rng.permutation(700)[:301]
+    out = np.empty((301, n_out), dtype)
+    with net.session(700, n_threads=n_threads) as session:
+        total = session.total_loss(Examples(X, Y, weights), rows, out)
+        assert total == session.total_loss(Examples(X[rows], Y[rows], weights[rows]))
+    assert out.tobytes() == net.predict(X[rows]).tobytes()
 
 
 def test_softmax_outputs_are_the_last_of_the_layer_outputs(

@@ -241,12 +241,19 @@ cdef class Workspace(Layout):
             _update_all(self)
         self._end()
 
-    def total_loss(self, Examples examples not None):
-        """Return the sum of weight times loss over the examples."""
-        self._begin(examples, None, examples.n)
-        self._choose_rows_in_place()
+    def total_loss(self, Examples examples not None, cnp.ndarray rows=None, cnp.ndarray out=None):
+        """Return the sum of weight times loss over the examples, or over those in `rows`.
+
+        Their outputs are written into `out`, if it is given.
+        """
+        if out is not None:
+            self.outs[self.depth - 1] = cnp.PyArray_BYTES(out)
+        self._begin(examples, rows, examples.n if rows is None else len(rows))
+        if rows is None:
+            self._choose_rows_in_place()
         with nogil:
             _forward_all(self)
+        self.outs[self.depth - 1] = NULL
         self._end()
         return self.total
 
@@ -360,7 +367,7 @@ cdef void _forward_all(Workspace w) noexcept nogil:
         bint has_workers = w.team.has_workers
         Py_ssize_t spans_per_thread = w.batch_size // w.span // w.n_threads
     w.team.enter()
-    _cut_spans(w, 0, w.examples.n)
+    _cut_spans(w, 0, w.examples.n if w.order == NULL else w.n_order)
     # A workspace for small batches may lack the rows for every thread.
     w.team.has_workers = has_workers and spans_per_thread > 0
     w.item_spans = max(1, min(w.item_spans, spans_per_thread))
@@ -541,19 +548,16 @@ cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         A_prev = A
         A_stride = 0
 
-    if w.outs[w.depth - 1] != NULL:
-        if not is_row_major and last.activation == SOFTMAX:
-            w.kernels.bias_activation(
-                w.outs[w.depth - 1] + first * w.n_out * size, NULL, SOFTMAX, n_rows, w.n_out)
-        return
-    if w.examples.classes == NULL and w.examples.Y.data == NULL:
-        return
     outputs = w.activations + last.A * size + row_out
-    if not is_row_major:
+    if w.outs[w.depth - 1] != NULL:
+        outputs = w.outs[w.depth - 1] + first * w.n_out * size
+    elif not is_row_major:
         outputs = w.outputs + row_out
         _copy_rows(w, outputs, w.activations + last.A * size, row, n_rows, w.n_out)
-        if last.activation == SOFTMAX:
-            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+    if not is_row_major and last.activation == SOFTMAX:
+        w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+    if w.examples.classes == NULL and w.examples.Y.data == NULL:
+        return
     _gather_targets(w, w.Y + row_out, first, n_rows)
     _add_losses(w, i * w.item_spans, outputs, w.Y + row_out, sample_weight, n_rows)
     if w.phase == FORWARD:

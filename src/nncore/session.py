@@ -304,10 +304,24 @@ class Session:
         self._is_ahead = True
         self._workspace.update(gradient, weight)
 
-    def total_loss(self, examples: Examples) -> float:
-        """Return the loss, summed with the examples' weights, equation (2)."""
+    def total_loss(
+        self,
+        examples: Examples,
+        rows: npt.NDArray[np.intp] | None = None,
+        out: Array | None = None,
+    ) -> float:
+        """Return the loss, summed with the examples' weights, equation (2).
+
+        Parameters
+        ----------
+        examples : Examples
+        rows : ndarray of intp, optional
+            The examples that count; by default all.
+        out : ndarray of shape (n, n_L), optional
+            A C-contiguous array of the network's dtype that receives their outputs A^L.
+        """
         self._load(transposes=False)
-        return self._workspace.total_loss(examples)
+        return self._workspace.total_loss(examples, rows, out)
 
     def outputs(self, examples: Examples, *, check: bool = False) -> Array | None:
         """Return the outputs A^L, or with `check` None if an input is not finite."""
