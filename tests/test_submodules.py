@@ -27,7 +27,7 @@ print(nncore.reference.__name__, nncore.sklearn.MLPClassifier.__name__)
 
 def test_dir_lists_public_names_and_submodules_that_exist() -> None:
     listed = dir(nncore)
-    assert {*nncore.__all__, "reference", "sklearn", "typing"} <= {*listed}
+    assert {*nncore.__all__, "callbacks", "reference", "sklearn", "typing"} <= {*listed}
     assert all(hasattr(nncore, name) for name in listed)
 
 

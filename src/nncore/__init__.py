@@ -46,9 +46,10 @@ __all__ = [
 ]
 
 # Submodules that are imported on first use. Type checkers import them at once.
-_LAZY = ("reference", "sklearn", "typing")
+_LAZY = ("callbacks", "reference", "sklearn", "typing")
 
 if TYPE_CHECKING:
+    from . import callbacks as callbacks
     from . import reference as reference
     from . import sklearn as sklearn
     from . import typing as typing
