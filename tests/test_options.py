@@ -171,6 +171,7 @@ def test_wrong_options_of_network_are_refused(
         ("init", "xavier_normal", "glorot_normal"),
         ("init", "kaiming", "he_uniform"),
         ("dtype", "flaot32", "float32"),
+        ("dtype", "fp16", "float32"),
         ("dtype", "fp64", "float64"),
     ],
 )
@@ -235,6 +236,7 @@ def test_the_loss_determines_the_default_output(loss: LossName, output: str, hid
     assert net.activation == (*["tanh"] * hidden, output)
 
 
-def test_a_sequence_of_names_sets_all_layers() -> None:
-    names: tuple[ActivationName, ...] = ("elu", "relu", "sigmoid")
-    assert nncore.Network([2, 3, 3, 2], activation=names).activation == names
+@pytest.mark.parametrize("kind", [tuple, list, np.array])
+def test_a_sequence_of_names_sets_all_layers(kind: Callable[[Any], Any]) -> None:
+    names = ("elu", "relu", "sigmoid")
+    assert nncore.Network([2, 3, 3, 2], activation=kind(names)).activation == names

@@ -71,6 +71,9 @@ _ALIASES = {
     "rms": "rmsprop",
     "sgdm": "sgd",
     # types
+    "bfloat16": "float32",
+    "float16": "float32",
+    "fp16": "float32",
     "fp32": "float32",
     "fp64": "float64",
 }

@@ -184,11 +184,11 @@ def _as_activations(
 ) -> tuple[Activation, ...]:
     """Return the activation of each layer."""
     if isinstance(activation, str):
-        hidden = one_of("activation", activation, ACTIVATIONS)
+        # Without hidden layers the name is checked all the same.
+        hidden = [one_of("activation", activation, ACTIVATIONS)] * max(1, n_layers - 1)
         output = OUTPUT_ACTIVATIONS[loss][0]
         if output_activation is not None:
             output = one_of("output_activation", output_activation, ACTIVATIONS)
-        activations = (*[hidden] * (n_layers - 1), output)
     else:
         try:
             names = list(activation)
@@ -206,13 +206,13 @@ def _as_activations(
                 "activation must be one name for the hidden layers or one for each of the "
                 f"{n_layers} layers after the input, got {len(names)} names"
             )
-        activations = tuple(one_of("activation", name, ACTIVATIONS) for name in names)
-    if activation == "softmax" or Activation.SOFTMAX in activations[:-1]:
+        *hidden, output = (one_of("activation", name, ACTIVATIONS) for name in names)
+    if Activation.SOFTMAX in hidden:
         raise ValueError(
             "activation softmax is for the output layer only, as output_activation='softmax', "
             f"got {activation!r}"
         )
-    return activations
+    return (*hidden[: n_layers - 1], output)
 
 
 def _as_dtype(dtype: DType) -> np.dtype[Any]:
