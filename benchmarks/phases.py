@@ -53,8 +53,8 @@ def measure(case: cases.Case, span: int, tile_panels: int, rounds: int, seconds:
     shares: list[list[float]] = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        peak.repeat(1)
-        rate = case.steps * case.operations / (time.perf_counter() - begin)
+        peak.library.run_operations(ctypes.c_double(1e11 * seconds))
+        rate = 1e11 * seconds / (time.perf_counter() - begin)
         *times, transpose = phases(steps)
         ideal = [count / rate for count in operations(case.sizes, case.batch_size)]
         shares.append([ideal[i] / times[i] if times[i] else 1.0 for i in range(3)])
