@@ -28,11 +28,12 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
     A_prev, delta_prev = random(N, n_prev), random(N, n_prev)
     W, dW = random(n_prev, n), random(n_prev, n)
     W *= 1e-3
-    w, g, m, v = (random((n_prev + 1) * n) for _ in range(4))
+    w, g, m, v, v_max = (random((n_prev + 1) * n) for _ in range(5))
     # However many rounds there are, so small a step and no dropout leave everything as it is.
     step_size, rate, seed, step, l = 1e-12, 0.0, 1, 2, 3
     return {
         "adam": (w, m, v, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
+        "amsgrad": (w, m, v, v_max, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
         "delta": (delta_prev, delta, W, A_prev, Activation.SIGMOID),
         "dropout": (A, rate, seed, step, l),
         "dropout_derivative": (delta, A, rate, seed, step, l, 0, Activation.IDENTITY),
@@ -45,6 +46,7 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
         "loss": (A, Y, None, Loss.SQUARED_ERROR),
         "momentum": (w, v, g, step_size, 0.9, True, 1e-4),
         "output_delta": (delta, A, Y, None, Loss.SQUARED_ERROR, Activation.SIGMOID),
+        "rmsprop": (w, v, m, v_max, g, step_size, 0.99, 0.9, 1e-8, 1e-4),
         "sgd": (w, g, step_size, 1e-4),
         "square_sum": (w,),
     }

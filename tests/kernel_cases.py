@@ -134,6 +134,18 @@ CALLS = [
     Call("momentum", "n n n", (0.1, 0.9, False, 0.01), n_outputs=2, overwrites=False),
     Call("momentum", "n n n", (0.1, 0.9, True, 0.01), n_outputs=2, overwrites=False),
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
+    Call(
+        "amsgrad",
+        "n n n n n",
+        (0.1, 0.9, 0.99, 1e-3, 0.01),
+        n_outputs=4,
+        overwrites=False,
+        low=0.01,
+    ),
+    # v must be larger than the square of the mean.
+    Call(
+        "rmsprop", "n n n n n", (0.1, 0.5, 0.9, 1.0, 0.01), n_outputs=4, overwrites=False, low=0.8
+    ),
     Call("square_sum", "n", n_outputs=0),
     Call("dropout", "Nn", (0.3, 5, 6, 7), overwrites=False),
     Call("dropout", "Nn", (0.3, 5, 6, 7, 8), overwrites=False),

@@ -150,6 +150,8 @@ def test_updates_pass_nan_to_the_parameter_it_belongs_to(
         (twin.sgd, 0, (0.1, 0.0)),
         (twin.momentum, 1, (0.1, 0.9, False, 0.0)),
         (twin.adam, 2, (0.1, 0.9, 0.999, 1e-8, 0.0)),
+        (twin.amsgrad, 3, (0.1, 0.9, 0.999, 1e-8, 0.0)),
+        (twin.rmsprop, 3, (0.1, 0.99, 0.9, 1e-8, 0.0)),
     ):
         parameters = np.ones(21, dtype)
         states = [np.zeros(21, dtype) for _ in range(n_states)]

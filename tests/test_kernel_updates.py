@@ -180,3 +180,89 @@ def test_adam_stands_still_where_the_gradient_has_always_been_zero(
     parameters, zeros = np.ones(9, dtype), np.zeros(9, dtype)
     twin.adam(parameters, zeros.copy(), zeros.copy(), zeros, 1e-3, 0.9, 0.999, 1e-8, 0.0)
     assert_array_equal(parameters, np.ones(9))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_amsgrad_divides_by_the_largest_root_mean_square_so_far(
+    twin: ModuleType,
+    dtype: DType,
+    close: Close,
+    rng: np.random.Generator,
+    count: int,
+    weight_decay: float,
+) -> None:
+    beta_1, beta_2, epsilon = 0.9, 0.6, 1e-3
+    parameters = normal(rng, dtype, count)
+    m, v, v_max = (np.zeros(count, dtype) for _ in range(3))
+    w = parameters.tolist()
+    mean, square, largest = [0.0] * count, [0.0] * count, [0.0] * count
+    # Gradients that become smaller, so that the largest mean is not always the last one.
+    for scale in (1, 3, 0.2, 0.1):
+        gradient = (scale * normal(rng, dtype, count)).astype(dtype)
+        twin.amsgrad(parameters, m, v, v_max, gradient, 0.01, beta_1, beta_2, epsilon, weight_decay)
+        for i, partial in enumerate(gradient.tolist()):
+            g = partial + weight_decay * w[i]
+            mean[i] = beta_1 * mean[i] + (1 - beta_1) * g
+            square[i] = beta_2 * square[i] + (1 - beta_2) * g**2
+            largest[i] = max(largest[i], square[i])
+            w[i] -= 0.01 * mean[i] / (math.sqrt(largest[i]) + epsilon)
+    assert count < 7 or (v_max > v).any()
+    close(m, mean)
+    close(v, square)
+    close(v_max, largest)
+    close(parameters, w)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+def test_rmsprop_divides_the_gradient_by_its_root_mean_square(
+    twin: ModuleType,
+    dtype: DType,
+    close: Close,
+    rng: np.random.Generator,
+    count: int,
+    weight_decay: float,
+    momentum: float,
+    centered: bool,
+) -> None:
+    rho, epsilon = 0.8, 1e-2
+    parameters, v = normal(rng, dtype, count), np.zeros(count, dtype)
+    mean = np.zeros(count, dtype) if centered else None
+    velocity = np.zeros(count, dtype) if momentum else None
+    w = parameters.tolist()
+    square, average, speed = [0.0] * count, [0.0] * count, [0.0] * count
+    for _ in range(3):
+        gradient = normal(rng, dtype, count)
+        twin.rmsprop(
+            parameters, v, mean, velocity, gradient, 0.01, rho, momentum, epsilon, weight_decay
+        )
+        for i, partial in enumerate(gradient.tolist()):
+            g = partial + weight_decay * w[i]
+            square[i] = rho * square[i] + (1 - rho) * g**2
+            average[i] = rho * average[i] + (1 - rho) * g
+            variance = square[i] - average[i] ** 2 if centered else square[i]
+            speed[i] = momentum * speed[i] + g / (math.sqrt(variance) + epsilon)
+            w[i] -= 0.01 * speed[i]
+    close(v, square)
+    if mean is not None:
+        close(mean, average)
+    if velocity is not None:
+        # Up to 1 / (1 - momentum) gradients, each divided by as little as epsilon.
+        close(velocity, speed, magnitude=1 / epsilon)
+    close(parameters, w)
+
+
+def test_rmsprop_takes_a_variance_that_is_negative_by_rounding_for_zero(
+    twin: ModuleType, dtype: DType
+) -> None:
+    """Equal gradients have none, whatever their squares round to."""
+    gradient = np.linspace(0.1, 3, 37).astype(dtype)
+    parameters, v, mean = (np.zeros(37, dtype) for _ in range(3))
+    for _ in range(200):
+        twin.rmsprop(parameters, v, mean, None, gradient, 0.1, 0.5, 0.0, 1.0, 0.0)
+    assert (v - mean * mean < 0).any()
+    assert np.isfinite(parameters).all()
+    assert (parameters < 0).all()

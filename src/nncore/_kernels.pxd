@@ -72,6 +72,16 @@ cpdef int adam(
     double step_size, double beta_1, double beta_2, double epsilon,
     double weight_decay) except -1 nogil
 
+cpdef int amsgrad(
+    floating[::1] parameters, floating[::1] m, floating[::1] v, floating[::1] v_max,
+    const floating[::1] gradient, double step_size, double beta_1, double beta_2, double epsilon,
+    double weight_decay) except -1 nogil
+
+cpdef int rmsprop(
+    floating[::1] parameters, floating[::1] v, floating[::1] mean, floating[::1] velocity,
+    const floating[::1] gradient, double learning_rate, double rho, double momentum,
+    double epsilon, double weight_decay) except -1 nogil
+
 cpdef double square_sum(const floating[::1] x) except? -1 nogil
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil

@@ -96,6 +96,30 @@ def adam(
     epsilon: float,
     weight_decay: float,
 ) -> int: ...
+def amsgrad(
+    parameters: npt.NDArray[_Real],
+    m: npt.NDArray[_Real],
+    v: npt.NDArray[_Real],
+    v_max: npt.NDArray[_Real],
+    gradient: npt.NDArray[_Real],
+    step_size: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> int: ...
+def rmsprop(
+    parameters: npt.NDArray[_Real],
+    v: npt.NDArray[_Real],
+    mean: npt.NDArray[_Real] | None,
+    velocity: npt.NDArray[_Real] | None,
+    gradient: npt.NDArray[_Real],
+    learning_rate: float,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    weight_decay: float,
+) -> int: ...
 def square_sum(x: npt.NDArray[_Real]) -> float: ...
 def exp(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...
 def log(out: npt.NDArray[_Real], x: npt.NDArray[_Real]) -> int: ...

@@ -289,7 +289,7 @@ cpdef int sgd(
     double weight_decay,
 ) except -1 nogil:
     """(6): w -= η g, with g = ∂E/∂w + λ w."""
-    check_lengths(parameters, gradient, gradient, gradient)
+    check_lengths(parameters, gradient, gradient, gradient, gradient)
     table_of(vector(parameters)).sgd(
         <void *> vector(parameters), vector(gradient), learning_rate, weight_decay,
         parameters.shape[0])
@@ -301,7 +301,7 @@ cpdef int momentum(
     double learning_rate, double momentum, bint nesterov, double weight_decay,
 ) except -1 nogil:
     """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g."""
-    check_lengths(parameters, gradient, velocity, velocity)
+    check_lengths(parameters, gradient, velocity, velocity, velocity)
     table_of(vector(parameters)).momentum(
         <void *> vector(parameters), <void *> vector(velocity), vector(gradient),
         learning_rate, momentum, nesterov, weight_decay, parameters.shape[0])
@@ -313,22 +313,52 @@ cpdef int adam(
     double step_size, double beta_1, double beta_2, double epsilon, double weight_decay,
 ) except -1 nogil:
     """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε)."""
-    check_lengths(parameters, gradient, m, v)
+    check_lengths(parameters, gradient, m, v, v)
     table_of(vector(parameters)).adam(
         <void *> vector(parameters), <void *> vector(m), <void *> vector(v), vector(gradient),
         step_size, beta_1, beta_2, epsilon, weight_decay, parameters.shape[0])
     return 0
 
 
+cpdef int amsgrad(
+    floating[::1] parameters, floating[::1] m, floating[::1] v, floating[::1] v_max,
+    const floating[::1] gradient, double step_size, double beta_1, double beta_2, double epsilon,
+    double weight_decay,
+) except -1 nogil:
+    """(6) by AMSGrad: Adam with v_max, the largest v so far, in place of v."""
+    check_lengths(parameters, gradient, m, v, v_max)
+    table_of(vector(parameters)).amsgrad(
+        <void *> vector(parameters), <void *> vector(m), <void *> vector(v),
+        <void *> vector(v_max), vector(gradient), step_size, beta_1, beta_2, epsilon,
+        weight_decay, parameters.shape[0])
+    return 0
+
+
+cpdef int rmsprop(
+    floating[::1] parameters, floating[::1] v, floating[::1] mean, floating[::1] velocity,
+    const floating[::1] gradient, double learning_rate, double rho, double momentum,
+    double epsilon, double weight_decay,
+) except -1 nogil:
+    """(6) by RMSprop: v is a running mean of g², w -= η g / (√v + ε)."""
+    check_lengths(
+        parameters, gradient, v, v if mean is None else mean, v if velocity is None else velocity)
+    table_of(vector(parameters)).rmsprop(
+        <void *> vector(parameters), <void *> vector(v), <void *> optional_vector(mean),
+        <void *> optional_vector(velocity), vector(gradient), learning_rate, rho, momentum,
+        epsilon, weight_decay, parameters.shape[0])
+    return 0
+
+
 cdef int check_lengths(
     const floating[::1] parameters, const floating[::1] gradient, const floating[::1] state_1,
-    const floating[::1] state_2,
+    const floating[::1] state_2, const floating[::1] state_3,
 ) except -1 nogil:
     cdef Py_ssize_t count = parameters.shape[0]
-    if gradient.shape[0] != count or state_1.shape[0] != count or state_2.shape[0] != count:
+    if (gradient.shape[0] != count or state_1.shape[0] != count or state_2.shape[0] != count
+            or state_3.shape[0] != count):
         with gil:
             refuse("vectors of one length", (
-                count, gradient.shape[0], state_1.shape[0], state_2.shape[0]))
+                count, gradient.shape[0], state_1.shape[0], state_2.shape[0], state_3.shape[0]))
     return 0
 
 
@@ -339,14 +369,14 @@ cpdef double square_sum(const floating[::1] x) except? -1 nogil:
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:
     """Write eˣ to out, with an error of at most 2 units in the last place."""
-    check_lengths(out, x, x, x)
+    check_lengths(out, x, x, x, x)
     table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_EXP, x.shape[0])
     return 0
 
 
 cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil:
     """Write ln x to out, for normal x > 0."""
-    check_lengths(out, x, x, x)
+    check_lengths(out, x, x, x, x)
     table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_LOG, x.shape[0])
     return 0
 

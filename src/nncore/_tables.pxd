@@ -82,6 +82,14 @@ cdef extern from "nncore.h" nogil:
             void *parameters, void *m, void *v, const void *gradient, double step_size,
             double beta_1, double beta_2, double epsilon, double weight_decay,
             Py_ssize_t count) noexcept nogil
+        void (*amsgrad)(
+            void *parameters, void *m, void *v, void *v_max, const void *gradient,
+            double step_size, double beta_1, double beta_2, double epsilon, double weight_decay,
+            Py_ssize_t count) noexcept nogil
+        void (*rmsprop)(
+            void *parameters, void *v, void *mean, void *velocity, const void *gradient,
+            double learning_rate, double rho, double momentum, double epsilon,
+            double weight_decay, Py_ssize_t count) noexcept nogil
         double (*square_sum)(
             const void *x, Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
         void (*scale)(void *x, double factor, Py_ssize_t count) noexcept nogil

@@ -22,6 +22,7 @@ from .enums import Activation, Loss
 
 __all__ = [
     "adam",
+    "amsgrad",
     "backprop",
     "delta",
     "dropout",
@@ -35,6 +36,7 @@ __all__ = [
     "loss",
     "momentum",
     "output_delta",
+    "rmsprop",
     "sgd",
     "square_sum",
     "step",
@@ -345,6 +347,60 @@ def adam(
     m[...] = beta_1 * m + (1 - beta_1) * g
     v[...] = beta_2 * v + (1 - beta_2) * g * g
     parameters -= step_size * m / (np.sqrt(v) + epsilon)
+
+
+def amsgrad(
+    parameters: Array,
+    m: Array,
+    v: Array,
+    v_max: Array,
+    gradient: Array,
+    step_size: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """(6) by AMSGrad: `adam` with v_max, the largest v so far, in place of v.
+
+    S. J. Reddi, S. Kale, S. Kumar, On the convergence of Adam and beyond (2018).
+    """
+    g = gradient + weight_decay * parameters
+    m[...] = beta_1 * m + (1 - beta_1) * g
+    v[...] = beta_2 * v + (1 - beta_2) * g * g
+    np.maximum(v_max, v, out=v_max)
+    parameters -= step_size * m / (np.sqrt(v_max) + epsilon)
+
+
+def rmsprop(
+    parameters: Array,
+    v: Array,
+    mean: Array | None,
+    velocity: Array | None,
+    gradient: Array,
+    learning_rate: float,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """(6) by RMSprop: v is a running mean of g², w -= η s with the step s = g / (√v + ε).
+
+    With `mean`, a running mean of g, the variance v - mean² takes the place of v; with `velocity`,
+    velocity = μ velocity + s that of s. T. Tieleman, G. Hinton, Lecture 6.5: rmsprop (2012);
+    A. Graves, Generating sequences with recurrent neural networks (2013).
+    """
+    g = gradient + weight_decay * parameters
+    v[...] = rho * v + (1 - rho) * g * g
+    variance = v
+    if mean is not None:
+        mean[...] = rho * mean + (1 - rho) * g
+        variance = np.maximum(v - mean * mean, 0)  # rounding may take it below 0
+    s = g / (np.sqrt(variance) + epsilon)
+    if velocity is not None:
+        velocity[...] = momentum * velocity + s
+        s = velocity
+    parameters -= learning_rate * s
 
 
 def square_sum(x: Array) -> float:

@@ -136,7 +136,7 @@ typedef struct {
     void (*column_sums)(void *db, const void *delta, double scale, double beta, ptrdiff_t n_rows,
                         ptrdiff_t n);
 
-    /* (6): gradient descent, with momentum, and Adam, on flat vectors. */
+    /* (6) on flat vectors: gradient descent, with momentum, Adam, AMSGrad and RMSprop. */
     void (*sgd)(void *parameters, const void *gradient, double learning_rate, double weight_decay,
                 ptrdiff_t count);
     void (*momentum)(void *parameters, void *velocity, const void *gradient, double learning_rate,
@@ -144,6 +144,13 @@ typedef struct {
     void (*adam)(void *parameters, void *m, void *v, const void *gradient, double step_size,
                  double beta_1, double beta_2, double epsilon, double weight_decay,
                  ptrdiff_t count);
+    void (*amsgrad)(void *parameters, void *m, void *v, void *v_max, const void *gradient,
+                    double step_size, double beta_1, double beta_2, double epsilon,
+                    double weight_decay, ptrdiff_t count);
+    /* mean and velocity may be NULL. */
+    void (*rmsprop)(void *parameters, void *v, void *mean, void *velocity, const void *gradient,
+                    double learning_rate, double rho, double momentum, double epsilon,
+                    double weight_decay, ptrdiff_t count);
 
     /* The sum of the squares of n_rows x n elements, rows `stride` apart. */
     double (*square_sum)(const void *x, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
