@@ -42,11 +42,21 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
-Optimizer = nncore.SGD | nncore.Adam
-OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+# Every rule, and what its code depends on.
+OPTIMIZERS: dict[str, Callable[[], nncore.Optimizer]] = {
     "plain": lambda: nncore.SGD(0.1),
+    "decay": lambda: nncore.SGD(0.1, weight_decay=0.02),
     "momentum": lambda: nncore.SGD(0.1, momentum=0.9),
+    "nesterov": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.02),
+    "schedule": lambda: nncore.SGD(nncore.schedules.cosine(0.2, steps=50, warmup=10), momentum=0.5),
     "adam": lambda: nncore.Adam(0.01),
+    "adam-decay": lambda: nncore.Adam(0.01, 0.8, 0.99, 1e-6, weight_decay=0.02),
+    "amsgrad": lambda: nncore.Adam(0.01, amsgrad=True),
+    "adamw": lambda: nncore.AdamW(0.01, weight_decay=0.1),
+    "rmsprop": lambda: nncore.RMSprop(0.003, weight_decay=0.02),
+    "rmsprop-momentum": lambda: nncore.RMSprop(0.003, momentum=0.5),
+    "rmsprop-centered": lambda: nncore.RMSprop(0.003, centered=True),
+    "rmsprop-all": lambda: nncore.RMSprop(0.003, 0.9, momentum=0.5, centered=True),
 }
 every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
@@ -182,10 +192,10 @@ class Twin:
 class Stepper:
     """An optimizer run by the reference kernels; its coefficients are read before each step."""
 
-    def __init__(self, twin: Twin, optimizer: nncore.SGD | nncore.Adam) -> None:
+    def __init__(self, twin: Twin, optimizer: nncore.Optimizer) -> None:
         self.twin = twin
         self.optimizer = optimizer
-        self.state = [np.zeros_like(twin.parameters) for _ in range(2)]
+        self.state = [np.zeros_like(twin.parameters) for _ in range(3)]
         self.step_count = 0
 
     def step(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
@@ -196,20 +206,36 @@ class Stepper:
         vectors = [self.twin.parameters, *self.state, gradient]
         for layer in zip(*map(self.twin.layers, vectors), strict=True):
             for i, decay in enumerate([self.optimizer.weight_decay, 0.0]):
-                w, m, v, g = (pair[i].reshape(-1) for pair in layer)
-                self._update(w, m, v, g, decay)
+                w, *state, g = (pair[i].reshape(-1) for pair in layer)
+                self._update(w, state, g, decay)
         return loss
 
-    def _update(self, w: Array, m: Array, v: Array, g: Array, decay: float) -> None:
-        opt = self.optimizer
+    def _update(self, w: Array, state: list[Array], g: Array, decay: float) -> None:
+        opt, t = self.optimizer, self.step_count
+        first, second, third = state
+        rate = opt.learning_rate
+        rate = rate(t - 1) if callable(rate) else rate
+        if isinstance(opt, nncore.AdamW):
+            w *= 1 - rate * decay
+            decay = 0.0
         if isinstance(opt, nncore.Adam):
-            root = np.sqrt(1 - opt.beta_2**self.step_count)
-            step_size = opt.learning_rate * root / (1 - opt.beta_1**self.step_count)
-            reference.adam(w, m, v, g, step_size, opt.beta_1, opt.beta_2, opt.epsilon * root, decay)
-        elif opt.momentum:
-            reference.momentum(w, m, g, opt.learning_rate, opt.momentum, opt.nesterov, decay)
+            root = np.sqrt(1 - opt.beta_2**t)
+            step_size, epsilon = rate * root / (1 - opt.beta_1**t), opt.epsilon * root
+            scalars = step_size, opt.beta_1, opt.beta_2, epsilon, decay
+            if opt.amsgrad:
+                reference.amsgrad(w, first, second, third, g, *scalars)
+            else:
+                reference.adam(w, first, second, g, *scalars)
+        elif isinstance(opt, nncore.RMSprop):
+            mean = second if opt.centered else None
+            velocity = None if opt.momentum == 0 else third if opt.centered else second
+            reference.rmsprop(
+                w, first, mean, velocity, g, rate, opt.rho, opt.momentum, opt.epsilon, decay
+            )
+        elif isinstance(opt, nncore.SGD) and opt.momentum:
+            reference.momentum(w, first, g, rate, opt.momentum, opt.nesterov, decay)
         else:
-            reference.sgd(w, g, opt.learning_rate, decay)
+            reference.sgd(w, g, rate, decay)
 
     def epoch(
         self,

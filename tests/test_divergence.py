@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Optimizer, every_optimizer, linear_problem, make, refused, snapshot
+from helpers import every_optimizer, linear_problem, make, refused, snapshot
 
 import nncore
 
@@ -15,7 +15,7 @@ DType = np.dtype[Any]
 
 @every_optimizer
 def test_divergence_restores_the_end_of_the_last_finite_epoch(
-    create: Callable[[], Optimizer], dtype: DType
+    create: Callable[[], nncore.Optimizer], dtype: DType
 ) -> None:
     (net, X, Y), (other, _, _) = linear_problem(dtype), linear_problem(dtype)
     one, two = create(), create()
@@ -45,7 +45,7 @@ def test_divergence_restores_the_end_of_the_last_finite_epoch(
 
 @every_optimizer
 def test_divergence_in_the_first_epoch_changes_nothing(
-    create: Callable[[], Optimizer], dtype: DType
+    create: Callable[[], nncore.Optimizer], dtype: DType
 ) -> None:
     net, X, Y = linear_problem(dtype)
     optimizer = create()

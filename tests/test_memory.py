@@ -79,3 +79,15 @@ def test_data_of_the_networks_dtype_are_never_copied(classes: bool) -> None:
         finally:
             tracemalloc.stop()
         assert peak < allowed < X.nbytes
+
+
+def test_only_a_rule_with_three_vectors_takes_memory_for_a_third() -> None:
+    net, _, _ = problem()
+    with net.session(8) as session:
+        empty = session.n_bytes
+        for optimizer in (nncore.Adam(), nncore.AdamW(), nncore.RMSprop(centered=True)):
+            session.use(optimizer, optimizer.rule())
+            assert session.n_bytes == empty
+        amsgrad = nncore.Adam(amsgrad=True)
+        session.use(amsgrad, amsgrad.rule())
+        assert session.n_bytes >= empty + net.parameters.nbytes

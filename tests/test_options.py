@@ -39,7 +39,7 @@ def test_counts_may_be_any_integer(setting: Setting, kind: Callable[[int], Any])
 
 
 WRONG_OPTIONS: list[tuple[str, Any, type[Exception], list[str]]] = [
-    ("optimizer", "rmsprop", ValueError, ["adam", "sgd", "'rmsprop'"]),
+    ("optimizer", "lion", ValueError, ["adam", "sgd", "'rmsprop'"]),
     ("optimizer", "Adam", ValueError, ["adam", "sgd", "'Adam'"]),
     ("optimizer", None, TypeError, ["NoneType"]),
     ("optimizer", 0.1, TypeError, ["float"]),

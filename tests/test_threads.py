@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CALLS, Array, blas_threads, data, every_call, make, refused, snapshot
+from helpers import (
+    CALLS,
+    Array,
+    blas_threads,
+    data,
+    every_call,
+    every_optimizer,
+    make,
+    refused,
+    snapshot,
+)
 
 import nncore
 from nncore.history import Callback
 
 DType = np.dtype[Any]
-Optimizer = nncore.SGD | nncore.Adam
 
 TEAMS = [2, 3, 4, 7]
-
-OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
-    "plain": lambda: nncore.SGD(0.1),
-    "decay": lambda: nncore.SGD(0.1, weight_decay=0.01),
-    "momentum": lambda: nncore.SGD(0.1, momentum=0.9),
-    "nesterov": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "adam": lambda: nncore.Adam(0.01, weight_decay=0.01),
-}
-every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 LAYERS: dict[str, dict[str, str]] = {
     "squared": {"hidden": "tanh", "output": "softplus"},
@@ -69,7 +69,7 @@ def fitted(n_threads: int | None, **options: Any) -> list[Any]:
     ids=["deep", "wide and weighted"],
 )
 def test_fit_gives_the_same_bits_for_any_number_of_threads(
-    create: Callable[[], Optimizer],
+    create: Callable[[], nncore.Optimizer],
     layers: dict[str, str],
     sizes: list[int],
     batch_size: int,

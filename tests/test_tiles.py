@@ -16,14 +16,15 @@ from nncore._step import span_of
 from nncore.session import Session
 
 DType = np.dtype[Any]
-Optimizer = nncore.SGD | nncore.Adam
 
 # Coefficients with which no parameter's step hangs on the last digits of a small gradient.
-OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[], nncore.Optimizer]] = {
     "plain": lambda: nncore.SGD(0.5, weight_decay=0.1),
     "momentum": lambda: nncore.SGD(0.5, momentum=0.9, weight_decay=0.1),
     "nesterov": lambda: nncore.SGD(0.5, momentum=0.9, nesterov=True),
     "adam": lambda: nncore.Adam(0.1, epsilon=0.1, weight_decay=0.1),
+    "adamw": lambda: nncore.AdamW(0.1, epsilon=0.1, weight_decay=0.1, amsgrad=True),
+    "rmsprop": lambda: nncore.RMSprop(0.1, momentum=0.9, centered=True, epsilon=0.1),
 }
 
 
@@ -68,7 +69,7 @@ class Tiles:
         self,
         X: Array,
         Y: Array,
-        optimizer: Optimizer,
+        optimizer: nncore.Optimizer,
         order: Array | None = None,
         weights: Array | None = None,
     ) -> float:
@@ -98,7 +99,7 @@ def check_gradient(net: nncore.Network, tiles: Tiles, X: Array, Y: Array) -> Non
 
 
 def check_epoch(
-    net: nncore.Network, tiles: Tiles, X: Array, Y: Array, optimizer: Optimizer
+    net: nncore.Network, tiles: Tiles, X: Array, Y: Array, optimizer: nncore.Optimizer
 ) -> None:
     stepper = Stepper(Twin(net), optimizer)
     expected = stepper.epoch(X, Y, tiles.batch_size)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Optimizer, Setting, data, every_optimizer, make, refused
+from helpers import Setting, data, every_optimizer, make, refused
 
 from nncore import SGD, Network
 
@@ -26,8 +26,7 @@ def batch(net: Network, n: int = 12) -> tuple[Any, Any, Any]:
 @every_optimizer
 def test_a_batch_alone_equals_an_epoch_of_one_batch(create: Any, options: dict[str, Any]) -> None:
     by_fit, by_batch = make([5, 6, 4, 3]), make([5, 6, 4, 3])
-    one: Optimizer = create()
-    two: Optimizer = create()
+    one, two = create(), create()
     X, Y, weights = batch(by_fit)
     # `fit` draws the seed of dropout from its generator.
     seed = int(np.random.default_rng(7).integers(2**63))

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import (
-    Optimizer,
     Stepper,
     Twin,
     assert_layers_close,
@@ -105,7 +104,9 @@ def run(seed: Any, dtype: Any = "float64", **options: Any) -> tuple[bytes, list[
 
 
 @every_optimizer
-def test_same_seed_gives_the_same_bits(create: Callable[[], Optimizer], dtype: DType) -> None:
+def test_same_seed_gives_the_same_bits(
+    create: Callable[[], nncore.Optimizer], dtype: DType
+) -> None:
     first = run(0, dtype, optimizer=create())
     assert run(0, dtype, optimizer=create()) == first
     assert run(np.random.default_rng(0), dtype, optimizer=create()) == first
@@ -161,7 +162,9 @@ def test_fit_continues_from_the_current_parameters() -> None:
 
 
 @every_optimizer
-def test_batch_without_weight_makes_no_step(create: Callable[[], Optimizer], dtype: DType) -> None:
+def test_batch_without_weight_makes_no_step(
+    create: Callable[[], nncore.Optimizer], dtype: DType
+) -> None:
     (net, X, Y), (other, _, _) = problem(dtype, 40), problem(dtype, 40)
     weights = np.ones(40)
     weights[8:16] = 0
@@ -192,7 +195,7 @@ def test_equal_weights_change_only_rounding(dtype: DType) -> None:
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @every_optimizer
 def test_train_on_batch_makes_one_step_and_returns_the_loss_before_it(
-    create: Callable[[], Optimizer], weighted: bool
+    create: Callable[[], nncore.Optimizer], weighted: bool
 ) -> None:
     net, X, Y = problem(n=600)
     weights = np.random.default_rng(1).random(600) if weighted else None

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 try:
-    from . import datasets
+    from . import datasets, schedules
     from ._include import get_include
     from .architecture import Architecture
     from .history import EpochEnd, History
     from .network import Network
-    from .optimizers import SGD, Adam, Optimizer
+    from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from .persistence import load
     from .training import DivergenceError
 
@@ -33,16 +33,19 @@ except ModuleNotFoundError as error:
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "Architecture",
     "DivergenceError",
     "EpochEnd",
     "History",
     "Network",
     "Optimizer",
+    "RMSprop",
     "__version__",
     "datasets",
     "get_include",
     "load",
+    "schedules",
 ]
 
 # Submodules that are imported on first use. Type checkers import them at once.

@@ -18,6 +18,7 @@ __all__ = [
     "LARGEST",
     "Strict",
     "as_bool",
+    "as_coefficient",
     "as_dropout",
     "as_generator",
     "as_integer",
@@ -35,6 +36,7 @@ LARGEST = 2**31 - 1
 # What nncore calls the attributes and names of other libraries.
 _ALIASES = {
     # attributes
+    "alpha": "rho",
     "betas": "beta_1",
     "coefs_": "weights",
     "eps": "epsilon",
@@ -133,6 +135,18 @@ def as_real(name: str, value: object) -> float:
         return math.inf  # outside every range
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, got {value!r}") from None
+
+
+def as_coefficient(
+    name: str, value: object, *, below: float = math.inf, positive: bool = False
+) -> float:
+    """Return `value` as a float from 0 to less than `below`; with `positive`, more than 0."""
+    number = as_real(name, value)
+    if not (0 <= number < below) or (positive and number == 0):
+        sign = ">" if positive else ">="
+        bound = "finite" if below == math.inf else f"< {below:g}"
+        raise ValueError(f"{name} must be {sign} 0 and {bound}, got {value!r}")
+    return number
 
 
 def as_dropout(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:

@@ -80,13 +80,15 @@ cdef inline Py_ssize_t width_of_panel(
     return panel_width if n - p * panel_width > panel_width // 2 else panel_width // 2
 
 
-# The slots: vectors with the layout of the parameters, in the order of `Layout.packed`. The first
-# three are in the order of a session's vectors.
+# The slots: vectors with the layout of the parameters, in the order of `Layout.packed`. All but the
+# gradient are in the order of a session's vectors.
 cdef enum Slot:
     PARAMETERS
     STATE_1
     STATE_2
+    STATE_3
     GRADIENT
+    N_SLOTS
 
 
 cdef class Layout:
@@ -113,10 +115,10 @@ cdef class Layout:
         tuple arrays
         Layer *layers
         Tile *tiles
-        # Vectors in panels.
-        char *packed[4]
+        # Vectors in panels. Few rules need STATE_3; it is NULL until one does.
+        char *packed[N_SLOTS]
         # The version of the flat vector that each slot is a copy of; -1 for none.
-        Py_ssize_t loaded[4]
+        Py_ssize_t loaded[N_SLOTS]
         # How many slots hold parameters and state.
         Py_ssize_t n_slots
         bint is_transposed
@@ -143,6 +145,7 @@ cdef class Layout:
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)
     cdef _allocate(self)
+    cdef _allocate_slot(self, Slot slot)
     cdef _write_back(self, tuple vectors)
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)

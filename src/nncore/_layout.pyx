@@ -377,8 +377,8 @@ cdef class Layout:
         self.arrays += (array,)
         self.size = end
         memory = cnp.PyArray_BYTES(array)
-        for i in range(4):
-            self.packed[i] = memory + <Py_ssize_t> begins[i]
+        for i, slot in enumerate((PARAMETERS, STATE_1, STATE_2, GRADIENT)):
+            self.packed[<int> slot] = memory + <Py_ssize_t> begins[i]
         self.transposes = memory + <Py_ssize_t> begins[4]
         self.activations = memory + <Py_ssize_t> begins[5]
         self.deltas = memory + <Py_ssize_t> begins[6]
@@ -387,6 +387,13 @@ cdef class Layout:
         self.Y = memory + <Py_ssize_t> begins[9]
         self.sample_weight = memory + <Py_ssize_t> begins[10]
         self.scratch = memory + <Py_ssize_t> begins[11]
+
+    cdef _allocate_slot(self, Slot slot):
+        cdef Py_ssize_t size = self._whole_lines(self.n_packed)
+        array = _workspace_memory(size)
+        self.arrays += (array,)
+        self.size += size
+        self.packed[<int> slot] = cnp.PyArray_BYTES(array)
 
     def _whole_lines(self, Py_ssize_t count):
         """Return the bytes of whole cache lines that hold so many numbers."""
@@ -400,6 +407,8 @@ cdef class Layout:
         cdef:
             Py_ssize_t slot = 0
             FlatVector vector
+        if len(vectors) > STATE_3 and self.packed[<int> STATE_3] == NULL:
+            self._allocate_slot(STATE_3)
         self.n_slots = len(vectors)
         for vector in vectors:
             if vector.is_shared or self.loaded[slot] != vector.version:
@@ -424,7 +433,8 @@ cdef class Layout:
 
     def forget(self):
         """Regard all slots as out of date."""
-        for slot in range(4):
+        cdef Py_ssize_t slot
+        for slot in range(N_SLOTS):
             self.loaded[slot] = -1
 
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat):

@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
 from nncore._layout cimport (
-    GRADIENT, PARAMETERS, STATE_1, STATE_2, Counter, Examples, Layer, Layout, Source, Tile,
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Counter, Examples, Layer, Layout, Source, Tile,
     width_of_panel)
 from nncore._team cimport Team, is_stopped, run_item, stop, watch
 
@@ -74,6 +74,8 @@ cdef enum Kind:
     GRADIENT_DESCENT
     MOMENTUM
     ADAM
+    AMSGRAD
+    RMSPROP
 
 
 # What the items of a phase are: one or more spans that go forward, or forward and back, and tiles.
@@ -97,10 +99,13 @@ cdef struct Rule:
     Kind kind
     double learning_rate
     double weight_decay
+    double decoupled_decay
     double momentum
     bint nesterov
     double beta_1
     double beta_2
+    double rho
+    bint centered
     double epsilon
     bint epsilon_uncorrected
     double penalty
@@ -128,6 +133,12 @@ cdef class Workspace(Layout):
         # Of (5): the gradient is scaled and added to what W and b, or the gradient's slot, hold.
         double scale, beta
         double step_size, epsilon
+        # η λ of the decoupled decay.
+        double shrinkage
+        # The rates of the steps to come, and where that of the next one is; NULL if all are
+        # `rule.learning_rate`.
+        const double[::1] rates
+        const double *next_rate
         # The run.
         Examples examples
         const Py_ssize_t *order
@@ -152,15 +163,30 @@ cdef class Workspace(Layout):
     def configure(self, rule, options):
         """Set the rule (6), an `optimizers.Rule`, and the `StepOptions` of the steps to come."""
         cdef Py_ssize_t l
-        kinds = {"gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM}
+        kinds = {
+            "gradient_descent": GRADIENT_DESCENT, "momentum": MOMENTUM, "adam": ADAM,
+            "amsgrad": AMSGRAD, "rmsprop": RMSPROP}
         self.rule = Rule(
-            kinds[rule.kind], rule.learning_rate, rule.weight_decay, rule.momentum, rule.nesterov,
-            rule.beta_1, rule.beta_2, rule.epsilon, rule.epsilon_uncorrected, rule.penalty,
-            options.max_norm, options.dropout_seed)
+            kinds[rule.kind], rule.learning_rate if rule.schedule is None else 0,
+            rule.weight_decay, rule.decoupled_decay, rule.momentum, rule.nesterov, rule.beta_1,
+            rule.beta_2, rule.rho, rule.centered, rule.epsilon, rule.epsilon_uncorrected,
+            rule.penalty, options.max_norm, options.dropout_seed)
+        self.next_rate = NULL
         self.drops = any(options.dropout)
         for l in range(self.depth):
             self.layers[l].dropout_rate = (
                 options.dropout[l] if l < len(options.dropout) else 0)
+
+    def schedule(self, const double[::1] rates not None):
+        """Set the learning rates of the steps to come, one for each; the next rule ends this."""
+        self.rates = rates
+        self.next_rate = &rates[0]
+        self.rule.learning_rate = rates[0]
+
+    @property
+    def learning_rate(self):
+        """The learning rate of the last step, or before it that of the first one."""
+        return self.rule.learning_rate
 
     # The runs.
 
@@ -419,13 +445,17 @@ cdef void _step(Workspace w) noexcept nogil:
 
 
 cdef void _count_step(Workspace w) noexcept nogil:
-    """Set what a step shares among its tiles: Adam's corrected means and the L2 terms' factor."""
+    """Set what a step shares among its tiles: its rate, Adam's corrections, factors of decay."""
     cdef double correction
+    if w.next_rate != NULL:
+        w.rule.learning_rate = w.next_rate[0]
+        w.next_rate += 1
     w.step_count = w.step_count + 1
     w.clipping = 1
     w.scale, w.beta = 1 / w.weight, 0
     w.decay = w.rule.weight_decay + w.rule.penalty * w.scale
-    if w.rule.kind == ADAM:
+    w.shrinkage = w.rule.learning_rate * w.rule.decoupled_decay
+    if w.rule.kind == ADAM or w.rule.kind == AMSGRAD:
         correction = sqrt(1 - w.rule.beta_2 ** w.step_count)
         w.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** w.step_count)
         w.epsilon = w.rule.epsilon * (1 if w.rule.epsilon_uncorrected else correction)
@@ -729,7 +759,7 @@ cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexce
     for p in range(tile.p_begin, tile.p_end):
         at = tile.W + (p - tile.p_begin) * tile.panel_step
         if fused:
-            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, w.decay)
+            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, True)
             _transpose(w, tile, p)
         elif measures and w.decay != 0:
             w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
@@ -744,7 +774,7 @@ cdef void _gradient_tile(Workspace w, Tile *tile, Py_ssize_t i, int rank) noexce
                     delta + p * w.panel_width * w.capacity * size, w.scale, w.beta, w.n_rows,
                     tile.width)
             if fused:
-                _update(w, bias, scratch, tile.width, 0)
+                _update(w, bias, scratch, tile.width, False)
             elif measures:
                 squares += w.kernels.square_sum(
                     gradient + bias * size, 1, min(tile.width, layer.n - p * w.panel_width),
@@ -756,11 +786,10 @@ cdef void _update_tile(Workspace w, Tile *tile) noexcept nogil:
     """(6) for a tile of W, and its biases, from the gradient's slot."""
     cdef Py_ssize_t p
     for p in range(tile.p_begin, tile.p_end):
-        _clipped_update(
-            w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, w.decay)
+        _clipped_update(w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, True)
         _transpose(w, tile, p)
         if tile.k_begin == 0:
-            _clipped_update(w, w.layers[tile.l].b + p * w.panel_width, tile.width, 0)
+            _clipped_update(w, w.layers[tile.l].b + p * w.panel_width, tile.width, False)
 
 
 cdef inline void _transpose(Workspace w, Tile *tile, Py_ssize_t p) noexcept nogil:
@@ -787,26 +816,42 @@ cdef double _squares(Workspace w, Tile *tile, const char *vector) noexcept nogil
 
 
 cdef inline void _clipped_update(
-    Workspace w, Py_ssize_t at, Py_ssize_t count, double decay,
+    Workspace w, Py_ssize_t at, Py_ssize_t count, bint decays,
 ) noexcept nogil:
     cdef char *gradient = w.packed[<int> GRADIENT] + at * w.itemsize
     if w.clipping < 1:
         w.kernels.scale(gradient, w.clipping, count)
-    _update(w, at, gradient, count, decay)
+    _update(w, at, gradient, count, decays)
 
 
 cdef inline void _update(
-    Workspace w, Py_ssize_t at, const char *gradient, Py_ssize_t count, double decay,
+    Workspace w, Py_ssize_t at, const char *gradient, Py_ssize_t count, bint decays,
 ) noexcept nogil:
-    """(6) for `count` parameters from `at` on."""
+    """(6) for `count` parameters from `at` on: weights, which decay, or biases."""
     cdef:
+        double decay = w.decay if decays else 0
         char *parameters = w.packed[<int> PARAMETERS] + at * w.itemsize
         char *state_1 = w.packed[<int> STATE_1] + at * w.itemsize
         char *state_2 = w.packed[<int> STATE_2] + at * w.itemsize
+        char *state_3 = NULL
+    if w.packed[<int> STATE_3] != NULL:
+        state_3 = w.packed[<int> STATE_3] + at * w.itemsize
+    if decays and w.shrinkage != 0:
+        # W <- W - η λ W.
+        w.kernels.sgd(parameters, parameters, w.shrinkage, 0, count)
     if w.rule.kind == ADAM:
         w.kernels.adam(
             parameters, state_1, state_2, gradient, w.step_size, w.rule.beta_1, w.rule.beta_2,
             w.epsilon, decay, count)
+    elif w.rule.kind == AMSGRAD:
+        w.kernels.amsgrad(
+            parameters, state_1, state_2, state_3, gradient, w.step_size, w.rule.beta_1,
+            w.rule.beta_2, w.epsilon, decay, count)
+    elif w.rule.kind == RMSPROP:
+        w.kernels.rmsprop(
+            parameters, state_1, state_2 if w.rule.centered else NULL,
+            NULL if w.rule.momentum == 0 else state_3 if w.rule.centered else state_2, gradient,
+            w.rule.learning_rate, w.rule.rho, w.rule.momentum, w.rule.epsilon, decay, count)
     elif w.rule.kind == MOMENTUM:
         w.kernels.momentum(
             parameters, state_1, gradient, w.rule.learning_rate, w.rule.momentum,

@@ -616,7 +616,7 @@ class Network(Strict):
         if is_finite:
             return loss / weight
         what = "a parameter or the optimizer's state" if math.isfinite(loss) else "the loss"
-        raise DivergenceError(None, optimizer.learning_rate, "the network is unchanged", what)
+        raise DivergenceError(None, optimizer.current_rate, "the network is unchanged", what)
 
     def check_writeable(self) -> None:
         """Raise ValueError if `parameters` is read-only."""
@@ -658,7 +658,7 @@ class Network(Strict):
         batch_size : int, default 32
             N, the examples per step. The last batch of an epoch may be shorter; its mean is over
             the examples that it has.
-        optimizer : Optimizer or {"adam", "sgd"}, default "adam"
+        optimizer : Optimizer or {"adam", "adamw", "rmsprop", "sgd"}, default "adam"
             An instance, which keeps its state from call to call, or the name of a new one with
             default coefficients.
         shuffle : bool, default True

@@ -17,6 +17,7 @@ from ._step import Workspace, span_of, spans_of
 from ._threads import blas_on_one_thread
 from .architecture import Architecture
 from .optimizers import Optimizer, Rule
+from .schedules import rates_of
 
 __all__ = ["GRADIENT_BATCH", "NO_OPTIONS", "Session", "StepOptions"]
 
@@ -106,6 +107,7 @@ class Session:
         )
         self._optimizer: Optimizer | None = None
         self._rule: Rule | None = None
+        self._schedule: Callable[[int], float] | None = None
         self._options: StepOptions | None = None
         # Parameters, then state.
         self._parameters_only = (parameters,)
@@ -122,6 +124,11 @@ class Session:
     def n_bytes(self) -> int:
         """The bytes of the workspace."""
         return self._workspace.size
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step, or before it that of the first one."""
+        return self._workspace.learning_rate
 
     def __enter__(self) -> Session:
         if self._guard is not None:
@@ -174,6 +181,7 @@ class Session:
         if self._rule is not rule or (self._options is not options and self._options != options):
             self._workspace.configure(rule, options)
             self._rule, self._options = rule, options
+            self._schedule = rule.schedule
         self._workspace.step_count = optimizer.step_count
         self._workspace.load(self._vectors, True)
 
@@ -232,7 +240,11 @@ class Session:
         ------
         KeyboardInterrupt
             Or what else a signal's handler raised, after a whole step.
+        TypeError, ValueError
+            The learning rate's function returned no rate for one of the steps; none was made.
         """
+        if self._schedule is not None:
+            self._set_rates(-(-(end - begin) // batch_size))
         self._is_ahead = True
         try:
             self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
@@ -249,6 +261,8 @@ class Session:
         is_finite : bool
             Whether loss, parameters and state are finite; otherwise the step is undone.
         """
+        if self._schedule is not None:
+            self._set_rates(1)
         self._is_ahead = True
         assert self._optimizer is not None
         result = self._workspace.step(examples, self._vectors, self._optimizer.steps)
@@ -301,8 +315,15 @@ class Session:
         weight : float
             The number of the examples behind it, or the sum of their weights.
         """
+        if self._schedule is not None:
+            self._set_rates(1)
         self._is_ahead = True
         self._workspace.update(gradient, weight)
+
+    def _set_rates(self, n_steps: int) -> None:
+        """Set the learning rates of the next steps, of which the schedule knows the numbers."""
+        assert self._schedule is not None
+        self._workspace.schedule(rates_of(self._schedule, self._workspace.step_count, n_steps))
 
     def total_loss(
         self,

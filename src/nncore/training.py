@@ -37,6 +37,7 @@ class DivergenceError(ArithmeticError):
     epoch : int or None
         The epoch, counted from 1, in which it happened; None outside `Network.fit`.
     learning_rate : float
+        That of the last step.
     """
 
     def __init__(
@@ -273,7 +274,7 @@ class Run:
         epoch = self.position.epoch
         raise DivergenceError(
             epoch + 1,
-            self._optimizer.learning_rate,
+            self._session.learning_rate,
             f"the network is back at the end of epoch {epoch}"
             if epoch
             else "the network is as it was before",

@@ -1,4 +1,4 @@
-"""Types for annotations: the names that arguments accept.
+"""Types for annotations: the names and the kinds of values that arguments accept.
 
 >>> import nncore
 >>> from nncore.typing import ActivationName
@@ -8,11 +8,20 @@
 ('relu', 'identity')
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["ActivationName", "DType", "DTypeName", "InitName", "LossName", "OptimizerName"]
+__all__ = [
+    "ActivationName",
+    "DType",
+    "DTypeName",
+    "InitName",
+    "LearningRate",
+    "LossName",
+    "OptimizerName",
+]
 
 ActivationName = Literal[
     "identity",
@@ -37,7 +46,10 @@ LossName = Literal[
 
 InitName = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
 
-OptimizerName = Literal["sgd", "adam"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
+
+# A number, or a function of the number of steps made before, such as a schedule.
+LearningRate = float | Callable[[int], float]
 
 DTypeName = Literal["float32", "float64"]
 DType = DTypeName | type[np.float32] | type[np.float64] | np.dtype[Any]

@@ -101,7 +101,7 @@ class StochasticSolver(Optimizer):
         self.restore(architecture, {}, step_count, state)
 
     @property
-    def learning_rate(self) -> float:  # type: ignore[override]
+    def learning_rate(self) -> float:
         if not self._is_adam or self.step_count == 0:
             return self._rate
         t = self.step_count
