@@ -1,7 +1,6 @@
-"""Callbacks of `Network.fit`, and what it prints."""
+"""Callbacks of `Network.fit`."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
@@ -10,15 +9,19 @@ from helpers import problem, snapshot
 import nncore
 
 
-def test_callback_receives_epoch_losses_seconds_and_network() -> None:
+def test_callback_receives_what_the_epoch_led_to() -> None:
     net, X, Y = problem()
     ends: list[nncore.EpochEnd] = []
-    history = net.fit(X, Y, epochs=3, validation_data=(X, Y), callbacks=[ends.append])
+    optimizer = nncore.SGD()
+    history = net.fit(
+        X, Y, epochs=3, optimizer=optimizer, validation_data=(X, Y), callbacks=[ends.append]
+    )
     assert [end.epoch for end in ends] == [1, 2, 3]
     assert [end.loss for end in ends] == history.loss
     assert [end.validation_loss for end in ends] == history.validation_loss
     assert [end.seconds for end in ends] == history.seconds
-    assert all(end.network is net for end in ends)
+    assert all(end.network is net and end.optimizer is optimizer for end in ends)
+    assert {(end.epochs, end.n_examples) for end in ends} == {(3, len(X))}
     net.fit(X, Y, callbacks=[ends.append])
     assert ends[-1].epoch == 1
     assert ends[-1].validation_loss is None
@@ -98,34 +101,40 @@ def test_exception_in_a_callback_leaves_the_network_at_the_end_of_the_epoch() ->
     assert net.equals(other)
 
 
-# Output
-
-
-def test_verbose_prints_a_line_after_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("last", [2, 5])
+def test_functions_for_the_last_epoch_run_after_all_callbacks(last: int) -> None:
     net, X, Y = problem()
-    lines: list[str] = []
+    calls: list[tuple[str, int]] = []
 
-    def read(end: nncore.EpochEnd) -> None:
-        lines.append(capsys.readouterr().out)
+    def register(end: nncore.EpochEnd) -> None:
+        end.when_last(lambda: calls.append(("when_last", end.epoch)))
 
-    history = net.fit(X, Y, epochs=10, verbose=True, validation_data=(X, Y), callbacks=[read])
-    assert capsys.readouterr() == ("", "")
-    for epoch, line in enumerate(lines, start=1):
-        found = re.fullmatch(
-            r"epoch +(\d+)/10  loss ([\d.]+)  validation ([\d.]+)  ([\d.]+) s\n", line
-        )
-        assert found
-        assert int(found[1]) == epoch
-        assert float(found[2]) == pytest.approx(history.loss[epoch - 1], abs=1e-6)
-        assert float(found[3]) == pytest.approx(history.validation_loss[epoch - 1], abs=1e-6)
-    assert len({len(line) for line in lines}) == 1
+    def stop(end: nncore.EpochEnd) -> bool:
+        calls.append(("callback", end.epoch))
+        return end.epoch == last
+
+    net.fit(X, Y, epochs=5, callbacks=[register, stop])
+    assert calls[-2:] == [("callback", last), ("when_last", last)]
+    assert len(calls) == last + 1
 
 
-def test_nothing_is_printed_without_verbose(capfd: pytest.CaptureFixture[str]) -> None:
+def test_functions_for_the_last_epoch_do_not_run_after_an_exception() -> None:
     net, X, Y = problem()
-    net.fit(X, Y, epochs=2, validation_data=(X, Y))
-    net.fit(X, Y, epochs=2, verbose=True)
-    out, err = capfd.readouterr()
-    assert len(out.splitlines()) == 2
-    assert "validation" not in out
-    assert err == ""
+
+    def fail(end: nncore.EpochEnd) -> None:
+        end.when_last(lambda: pytest.fail("it ran"))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        net.fit(X, Y, callbacks=[fail])
+
+
+def test_a_copy_of_the_parameters_leaves_them_to_the_network() -> None:
+    net, X, Y = problem()
+    copied = net.copy_parameters()
+    before = copied.tobytes()
+    assert before == net.parameters.tobytes()
+    net.fit(X, Y)
+    assert copied.tobytes() == before
+    copied[:] = 0
+    assert net.parameters.all()

@@ -9,8 +9,9 @@ import pytest
 import nncore
 from nncore.architecture import ACTIVATIONS, FLOATS, LOSSES
 from nncore.initializers import INITIALIZERS
+from nncore.metrics import METRICS
 from nncore.optimizers import OPTIMIZERS
-from nncore.typing import ActivationName, DTypeName, InitName, LossName, OptimizerName
+from nncore.typing import ActivationName, DTypeName, InitName, LossName, MetricName, OptimizerName
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ from nncore.typing import ActivationName, DTypeName, InitName, LossName, Optimiz
         (LossName, LOSSES),
         (InitName, INITIALIZERS),
         (OptimizerName, OPTIMIZERS),
+        (MetricName, METRICS),
         (DTypeName, [dtype.name for dtype in FLOATS]),
     ],
 )
@@ -43,6 +45,8 @@ def test_type_checkers_refuse_misspelt_names() -> None:
         nncore.Network([2, 1], dtype="float16")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="optimizer"):
         nncore.Network([2, 1]).fit([[0, 0]], [0], optimizer="adma")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="metrics"):
+        nncore.Network([2, 1]).fit([[0, 0]], [0], metrics=["acuracy"])  # type: ignore[list-item]
 
 
 def test_type_checkers_accept_a_networks_own_attributes() -> None:

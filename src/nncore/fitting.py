@@ -10,15 +10,17 @@ import numpy.typing as npt
 
 from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
-from ._layout import Examples
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks
+from .evaluation import Evaluation, Part
 from .hints import hint_at_large_inputs, hint_at_unreachable_targets
 from .history import Callback, EpochEnd, History
+from .metrics import as_metrics
 from .optimizers import Optimizer, as_optimizer
+from .reports import verbose_callback
 from .session import StepOptions
 from .training import ArrayData, Position, Run
-from .typing import OptimizerName
+from .typing import Metrics, OptimizerName
 
 if TYPE_CHECKING:
     from .network import Network
@@ -38,6 +40,9 @@ def fit(
     seed: Any,
     sample_weight: npt.ArrayLike | None,
     validation_data: Sequence[npt.ArrayLike] | None,
+    validation_split: float | None,
+    metrics: Metrics,
+    training_metrics: bool,
     dropout: float | Sequence[float],
     gradient_clipping: float | None,
     callbacks: Sequence[Callback],
@@ -53,41 +58,50 @@ def fit(
     network.check_writeable()
     shuffle = as_bool("shuffle", shuffle)
     rng = as_generator(seed)
-    reported = ["loss"] if validation_data is None else ["loss", "validation_loss"]
-    checked_callbacks = as_callbacks(callbacks, reported, optimizer)
-    if as_bool("verbose", verbose):
-        checked_callbacks.insert(0, _print)
     examples, weight = as_training_examples(X, Y, sample_weight, architecture)
-    validation = _as_validation(validation_data, architecture)
+    training, validation = Part(examples, weight), _as_validation(validation_data, architecture)
+    if validation_split is not None:
+        if validation is not None:
+            raise ValueError("validation_data and validation_split must not be given together")
+        training, validation = training.split(_as_share(validation_split), shuffled=shuffle)
+    evaluation = Evaluation(
+        network,
+        training if as_bool("training_metrics", training_metrics) else None,
+        validation,
+        as_metrics(metrics, architecture),
+        n_threads,
+    )
+    checked_callbacks = as_callbacks(callbacks, ["loss", *evaluation.names], optimizer)
+    if as_bool("verbose", verbose):
+        checked_callbacks.insert(0, verbose_callback())
     options = as_step_options(
         dropout, gradient_clipping, architecture.n_hidden, lambda: int(rng.integers(2**63))
     )
     hint_at_large_inputs(examples)
     hint_at_unreachable_targets(examples, architecture)
 
-    batch_size = min(batch_size, examples.n)
+    batch_size = min(batch_size, training.n)
     history = History()
-    with network.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
+    with network.session(training.n, batch_size=batch_size, n_threads=n_threads) as session:
         run = Run(
             session,
             optimizer,
-            ArrayData(examples),
+            ArrayData(examples, training.rows),
             batch_size,
             draw_order=_draw_order if shuffle else None,
             position=Position(rng),
             options=options,
         )
         for epoch in run.epochs(epochs):
-            validation_loss = None
-            if validation is not None:
-                validation_loss = network.mean_loss(*validation, n_threads)
+            report = evaluation.report()
             end = EpochEnd(
                 epoch=epoch.number,
                 epochs=epochs,
-                loss=epoch.loss / weight,
-                validation_loss=validation_loss,
+                loss=epoch.loss / training.weight,
+                validation_loss=report.pop("validation_loss", None),
+                metrics=report,
                 seconds=epoch.seconds,
-                n_examples=examples.n,
+                n_examples=training.n,
                 network=network,
                 optimizer=optimizer,
             )
@@ -100,7 +114,7 @@ def fit(
 
 def _as_validation(
     validation_data: Sequence[npt.ArrayLike] | None, architecture: Architecture
-) -> tuple[Examples, float] | None:
+) -> Part | None:
     if validation_data is None:
         return None
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -111,7 +125,14 @@ def _as_validation(
         )
     X, Y, *rest = validation_data
     names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-    return as_examples(X, Y, rest[0] if rest else None, architecture, names=names)
+    return Part(*as_examples(X, Y, rest[0] if rest else None, architecture, names=names))
+
+
+def _as_share(validation_split: float) -> float:
+    share = as_real("validation_split", validation_split)
+    if not 0 < share < 1:
+        raise ValueError(f"validation_split must be between 0 and 1, got {validation_split!r}")
+    return share
 
 
 def _draw_order(
@@ -136,12 +157,3 @@ def as_step_options(
     if not any(rates):
         return StepOptions(max_norm)
     return StepOptions(max_norm, rates, draw_seed())
-
-
-def _print(end: EpochEnd) -> None:
-    validation = "" if end.validation_loss is None else f"  validation {end.validation_loss:.6f}"
-    print(
-        f"epoch {end.epoch:{len(str(end.epochs))}}/{end.epochs}  loss {end.loss:.6f}{validation}  "
-        f"{end.seconds:.3f} s",
-        flush=True,
-    )

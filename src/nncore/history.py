@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ._display import as_table, duration, number
 
 if TYPE_CHECKING:
+    import pandas
+
     from .network import Network
     from .optimizers import Optimizer
 
@@ -75,9 +79,12 @@ class EpochEnd:
 Callback = Callable[[EpochEnd], object]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
-    """Losses and times of a call of `Network.fit`, with an entry per epoch.
+    """Losses, metrics and times of a call of `Network.fit`, with an entry per epoch.
+
+    Its repr shows the first and the last epoch, and the best one: that with the smallest validation
+    loss or, without validation data, the smallest loss.
 
     Attributes
     ----------
@@ -85,11 +92,23 @@ class History:
         As in `EpochEnd`.
     validation_loss : list of float
         Empty without validation data.
+    metrics : dict of str to list of float
     seconds : list of float
+
+    Examples
+    --------
+    >>> import nncore
+    >>> nncore.History(loss=[0.9, 0.3, 0.4], seconds=[0.01, 0.01, 0.01])
+    History of 3 epochs in 30.0 ms
+             epoch    loss
+      first      1  0.9000
+       best      2  0.3000
+       last      3  0.4000
     """
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -100,4 +119,51 @@ class History:
         self.loss.append(end.loss)
         if end.validation_loss is not None:
             self.validation_loss.append(end.validation_loss)
+        for name, value in end.metrics.items():
+            self.metrics.setdefault(name, []).append(value)
         self.seconds.append(end.seconds)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return all columns by their names: "epoch", "loss", ..., "seconds"."""
+        columns: dict[str, list[Any]] = {"epoch": list(range(1, len(self) + 1)), "loss": self.loss}
+        if self.validation_loss:
+            columns["validation_loss"] = self.validation_loss
+        return columns | self.metrics | {"seconds": self.seconds}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with the columns of `to_dict` and the epoch as its index.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> import nncore
+        >>> history = nncore.Network([1, 1], seed=0).fit([[0.0]], [1.0], epochs=3)
+        >>> history.to_frame()["loss"].index.tolist()
+        [1, 2, 3]
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise ImportError("History.to_frame needs pandas: pip install pandas") from None
+        return pandas.DataFrame(self.to_dict()).set_index("epoch")
+
+    def __repr__(self) -> str:
+        n = len(self)
+        head = f"History of {n} epoch{'s' * (n != 1)} in {duration(sum(self.seconds))}"
+        if n == 0:
+            return head
+        losses = self.validation_loss or self.loss
+        marks = {1: ["first"]}
+        marks.setdefault(1 + losses.index(min(losses)), []).append("best")
+        marks.setdefault(n, []).append("last")
+        columns = self.to_dict()
+        del columns["epoch"], columns["seconds"]
+        rows = [["", "epoch", *columns]]
+        for epoch, labels in marks.items():
+            values = [number(column[epoch - 1]) for column in columns.values()]
+            rows.append([", ".join(labels), str(epoch), *values])
+        return f"{head}\n{as_table(rows)}"

@@ -26,7 +26,7 @@ from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
-from .typing import ActivationName, DType, InitName, LossName, OptimizerName
+from .typing import ActivationName, DType, InitName, LossName, Metrics, OptimizerName
 
 __all__ = ["Network"]
 
@@ -506,10 +506,6 @@ class Network(Strict):
             An argument is not a finite array of numbers of its shape.
         """
         examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
-        return self.mean_loss(examples, weight, n_threads)
-
-    def mean_loss(self, examples: Examples, weight: float, n_threads: int | None) -> float:
-        """Return the mean loss of checked examples with this sum of weights."""
         with self.session(examples.n, n_threads=n_threads) as session:
             return session.total_loss(examples) / weight
 
@@ -635,6 +631,9 @@ class Network(Strict):
         seed: Any = None,
         sample_weight: npt.ArrayLike | None = None,
         validation_data: Sequence[npt.ArrayLike] | None = None,
+        validation_split: float | None = None,
+        metrics: Metrics = (),
+        training_metrics: bool = False,
         dropout: float | Sequence[float] = 0.0,
         gradient_clipping: float | None = None,
         callbacks: Sequence[Callback] = (),
@@ -671,7 +670,23 @@ class Network(Strict):
             whose weights are all 0 makes no step. A weight below 2^-100 of the largest, in float64
             2^-900, counts as 0.
         validation_data : (X, Y) or (X, Y, sample_weight), optional
-            Examples for the validation loss after each epoch.
+            Examples for the loss and the metrics after each epoch.
+        validation_split : float, optional
+            In (0, 1): instead of `validation_data`, hold out this share of the examples. With
+            `shuffle` they are spread over all examples, always the same ones, whatever the seed is,
+            so that no other fit trains on them; otherwise they are the last ones. Nothing is
+            copied.
+        metrics : list or dict, default ()
+            What to compute besides the loss after each epoch, in a pass over the validation data:
+            names, functions of (Y, outputs), or a dict of functions under their names.
+            "accuracy" is the share of examples whose largest output is that of their class, or
+            with a single output or binary cross entropy, all of whose outputs are on the right side
+            of 1/2; it needs sigmoid or softmax outputs. "r2" is 1 - Σ (y - a)² / Σ (y - mean y)²,
+            and "mean_absolute_error" the mean of |y - a|, both averaged over the outputs. These use
+            the examples' weights. A function gets two arrays that it must not change: outputs
+            of shape (n, n_L), and Y likewise, or of shape (n,) if it holds class indices.
+        training_metrics : bool, default False
+            Whether to compute the metrics of the training data, too, in a further pass.
         dropout : float or sequence of float, default 0
             The share of units that each step drops, in [0, 1), for all hidden layers or one per
             hidden layer. The outputs of the other units are divided by 1 - dropout.
@@ -681,7 +696,8 @@ class Network(Strict):
         callbacks : sequence of callables
             Called with an `EpochEnd` after each epoch; if one returns True, training stops.
         verbose : bool, default False
-            Whether to print a line after each epoch.
+            Whether to show progress: a bar if tqdm is installed and the output is a terminal or a
+            notebook, otherwise lines, at most ten a second.
         n_threads : int, optional
             The number of threads, at most 1024; results do not depend on it. By default as many as
             make the call faster, a single one for small steps, but not more than the affinity mask,
@@ -690,7 +706,7 @@ class Network(Strict):
         Returns
         -------
         History
-            Losses and seconds of each epoch.
+            Losses, metrics and seconds of each epoch.
 
         Raises
         ------
@@ -722,6 +738,9 @@ class Network(Strict):
             seed=seed,
             sample_weight=sample_weight,
             validation_data=validation_data,
+            validation_split=validation_split,
+            metrics=metrics,
+            training_metrics=training_metrics,
             dropout=dropout,
             gradient_clipping=gradient_clipping,
             callbacks=callbacks,

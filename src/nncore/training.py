@@ -79,16 +79,26 @@ class Data(Protocol):
 
 
 class ArrayData:
-    """`Data` in memory or in a mapped file."""
+    """`Data` in memory or in a mapped file.
 
-    def __init__(self, examples: Examples) -> None:
-        self.n = examples.n
-        self._examples = examples
+    Parameters
+    ----------
+    examples : Examples
+    rows : ndarray of intp, optional
+        Those to train on; by default all.
+    """
+
+    def __init__(self, examples: Examples, rows: Order | None = None) -> None:
+        self.n = examples.n if rows is None else len(rows)
+        self._examples, self._rows = examples, rows
 
     def pieces(  # noqa: D102 - described in the protocol
         self, order: Order | None, batch_size: int, begin: int, end: int
     ) -> Iterable[Piece]:
-        return (Piece(self._examples, order, begin, end),)
+        if self._rows is None:
+            return (Piece(self._examples, order, begin, end),)
+        places = slice(begin, end) if order is None else order[begin:end]
+        return (Piece(self._examples, self._rows[places], 0, end - begin),)
 
 
 @dataclass

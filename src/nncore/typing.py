@@ -8,10 +8,11 @@
 ('relu', 'identity')
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "ActivationName",
@@ -20,6 +21,10 @@ __all__ = [
     "InitName",
     "LearningRate",
     "LossName",
+    "MetricFunction",
+    "MetricName",
+    "Metrics",
+    "Mode",
     "OptimizerName",
 ]
 
@@ -53,3 +58,9 @@ LearningRate = float | Callable[[int], float]
 
 DTypeName = Literal["float32", "float64"]
 DType = DTypeName | type[np.float32] | type[np.float64] | np.dtype[Any]
+
+MetricName = Literal["accuracy", "mean_absolute_error", "r2"]
+MetricFunction = Callable[[npt.NDArray[Any], npt.NDArray[Any]], SupportsFloat]
+Metrics = Sequence[MetricName | MetricFunction] | Mapping[str, MetricName | MetricFunction]
+
+Mode = Literal["min", "max"]

@@ -1,0 +1,167 @@
+"""The examples of a fit in two parts, for training and for validation, and their evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._layout import Examples
+from .metrics import VALIDATION, Metric
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["Evaluation", "Part"]
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.intp]
+
+
+class Part:
+    """Some of the examples of a call, or all of them; nothing is copied.
+
+    Parameters
+    ----------
+    examples : Examples
+    weight : float
+        The sum of the weights of the part.
+    rows : ndarray of intp, optional
+        The examples of the part, in ascending order; by default all.
+
+    Attributes
+    ----------
+    n : int
+        The number of examples of the part.
+    """
+
+    def __init__(self, examples: Examples, weight: float, rows: Rows | None = None) -> None:
+        self.examples = examples
+        self.weight = weight
+        self.rows = rows
+        self.n = examples.n if rows is None else len(rows)
+
+    def split(self, share: float, *, shuffled: bool) -> tuple[Part, Part]:
+        """Return all but a share of all examples, and this share.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1); each part gets at least one example.
+        shuffled : bool
+            Whether to take examples from everywhere, always the same ones, or else the last ones.
+        """
+        n = self.n
+        if n < 2:
+            raise ValueError(f"validation_split needs at least 2 examples, got {n}")
+        n_held_out = min(max(round(share * n), 1), n - 1)
+        is_held_out = np.zeros(n, dtype=bool)
+        if shuffled:
+            # A seed of its own: another fit must not train on examples held out from this one.
+            rng = np.random.default_rng(0)
+            is_held_out[rng.choice(n, n_held_out, replace=False, shuffle=False)] = True
+        else:
+            is_held_out[n - n_held_out :] = True
+        return self._of(~is_held_out, "training"), self._of(is_held_out, "validation")
+
+    def _of(self, mask: npt.NDArray[np.bool_], name: str) -> Part:
+        rows = np.flatnonzero(mask)
+        weights = self.examples.arrays[2]
+        weight = float(len(rows) if weights is None else weights[rows].sum(dtype=np.float64))
+        if weight == 0:
+            raise ValueError(
+                f"sample_weight must have a sum above 0 in both parts of validation_split, got "
+                f"zeros only for {name}"
+            )
+        return Part(self.examples, weight, rows)
+
+    def evaluate(
+        self, network: Network, metrics: Sequence[Metric], n_threads: int | None
+    ) -> dict[str, float]:
+        """Return the mean loss, under "loss", and the metrics, from one pass over the part."""
+        outputs = None
+        if metrics:
+            outputs = np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
+        with network.session(self.n, n_threads=n_threads) as session:
+            values = {"loss": session.total_loss(self.examples, self.rows, outputs) / self.weight}
+        if outputs is not None:
+            outputs.flags.writeable = False
+            for metric in metrics:
+                values[metric.name] = metric(self._targets, outputs, self._weights)
+        return values
+
+    @cached_property
+    def _targets(self) -> Array:
+        Y = self.examples.arrays[1]
+        assert Y is not None
+        Y = Y.view() if self.rows is None else Y[self.rows]
+        # Metrics are functions of users, and class indices become addresses.
+        Y.flags.writeable = False
+        return Y
+
+    @cached_property
+    def _weights(self) -> Array | None:
+        weights = self.examples.arrays[2]
+        if weights is None:
+            return None
+        return (weights if self.rows is None else weights[self.rows]).astype(np.float64)
+
+
+class Evaluation:
+    """What a fit computes after each epoch.
+
+    Parameters
+    ----------
+    network : Network
+    training : Part or None
+        The part whose metrics are reported under their names; None for no such report.
+    validation : Part or None
+        The part whose loss and metrics are reported under names that begin with "validation_".
+    metrics : sequence of Metric
+    n_threads : int or None
+
+    Attributes
+    ----------
+    names : list of str
+        Of what `report` returns.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        training: Part | None,
+        validation: Part | None,
+        metrics: Sequence[Metric],
+        n_threads: int | None,
+    ) -> None:
+        if metrics and training is None and validation is None:
+            raise ValueError(
+                "metrics need validation_data, validation_split or training_metrics=True"
+            )
+        if training is not None and not metrics:
+            raise ValueError("training_metrics=True needs metrics, such as metrics=['accuracy']")
+        self._network = network
+        self._training, self._validation = training, validation
+        self._metrics = metrics
+        self._n_threads = n_threads
+        names = [metric.name for metric in metrics]
+        self.names = names if training else []
+        if validation:
+            self.names += [VALIDATION + name for name in ("loss", *names)]
+
+    def report(self) -> dict[str, float]:
+        """Return the losses and metrics of the current parameters."""
+        report: dict[str, float] = {}
+        if self._training:
+            report |= self._evaluate(self._training)
+            del report["loss"]
+        if self._validation:
+            values = self._evaluate(self._validation)
+            report |= {VALIDATION + name: value for name, value in values.items()}
+        return report
+
+    def _evaluate(self, part: Part) -> dict[str, float]:
+        return part.evaluate(self._network, self._metrics, self._n_threads)
