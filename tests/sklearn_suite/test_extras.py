@@ -11,7 +11,6 @@ import sklearn.neural_network as theirs
 from sklearn.datasets import load_digits, make_regression
 from sklearn.metrics import log_loss
 
-import nncore
 from nncore.sklearn import MLPClassifier, MLPRegressor
 
 Array = npt.NDArray[Any]
@@ -253,71 +252,6 @@ def test_gradient_clipping_bounds_a_step() -> None:
     before = flat(estimator)
     change = flat(estimator.fit(X, y)) - before
     assert np.linalg.norm(change) == pytest.approx(1e-3)
-
-
-# Callbacks
-
-
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_callbacks_see_each_epoch_and_can_stop(solver: str) -> None:
-    seen: list[nncore.EpochEnd] = []
-
-    def callback(end: nncore.EpochEnd) -> bool:
-        seen.append(end)
-        return end.epoch == 4
-
-    estimator = small(solver=solver, callbacks=[callback]).fit(X, y)
-    assert [end.epoch for end in seen] == [1, 2, 3, 4]
-    assert seen[-1].network is estimator.network_
-    if solver == "adam":
-        assert estimator.n_iter_ == 4
-        assert [end.loss for end in seen] == estimator.loss_curve_
-
-
-def test_a_callback_that_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="callbacks must be callables, got 3"):
-        small(callbacks=[3]).fit(X, y)
-
-
-class Recorder:
-    """Follows scikit-learn's protocol of callbacks."""
-
-    def __init__(self, last: int | None = None) -> None:
-        self.last, self.log = last, list[Any]()
-
-    def setup(self, estimator: Any, context: Any) -> None:
-        self.log.append("setup")
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        self.log.append("teardown")
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        self.log.append(("begin", context.task_name))
-
-    def on_fit_task_end(
-        self, estimator: Any, context: Any, *, fitted_estimator: Any = None
-    ) -> bool:
-        score = fitted_estimator.score(X, y)
-        self.log.append(("end", context.task_name, context.task_id, score))
-        return bool(context.task_name == "iteration" and context.task_id == self.last)
-
-
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_scikit_learns_callbacks_see_each_iteration_and_can_stop(solver: str) -> None:
-    pytest.importorskip("sklearn.callback")
-    recorder = Recorder(last=2)
-    estimator = small(solver=solver).set_callbacks(recorder).fit(X, y)
-    ends = [entry for entry in recorder.log if entry[0] == "end"]
-    assert [entry[1:3] for entry in ends[:-1]] == [("iteration", i) for i in range(3)]
-    assert ends[-1][1] == "fit"
-    assert ends[-1][3] == estimator.score(X, y)
-    assert (recorder.log[0], recorder.log[-1]) == ("setup", "teardown")
-
-
-def test_scikit_learns_progress_bar_runs() -> None:
-    callback = pytest.importorskip("sklearn.callback")
-    pytest.importorskip("rich")
-    small().set_callbacks(callback.ProgressBar()).fit(X, y)
 
 
 # initialize
