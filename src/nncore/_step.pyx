@@ -135,10 +135,10 @@ cdef class Workspace(Layout):
         double step_size, epsilon
         # η λ of the decoupled decay.
         double shrinkage
-        # The rates of the steps to come, and where that of the next one is; NULL if all are
-        # `rule.learning_rate`.
+        # The rates of consecutive steps, and the number of the first of these; None if all steps
+        # have the rule's.
         const double[::1] rates
-        const double *next_rate
+        Py_ssize_t first_rated
         # The run.
         Examples examples
         const Py_ssize_t *order
@@ -171,17 +171,22 @@ cdef class Workspace(Layout):
             rule.weight_decay, rule.decoupled_decay, rule.momentum, rule.nesterov, rule.beta_1,
             rule.beta_2, rule.rho, rule.centered, rule.epsilon, rule.epsilon_uncorrected,
             rule.penalty, options.max_norm, options.dropout_seed)
-        self.next_rate = NULL
+        self.rates = None
         self.drops = any(options.dropout)
         for l in range(self.depth):
             self.layers[l].dropout_rate = (
                 options.dropout[l] if l < len(options.dropout) else 0)
 
     def schedule(self, const double[::1] rates not None):
-        """Set the learning rates of the steps to come, one for each; the next rule ends this."""
+        """Set the learning rate of each of the next steps; the next rule ends this."""
         self.rates = rates
-        self.next_rate = &rates[0]
+        self.first_rated = self.step_count
         self.rule.learning_rate = rates[0]
+
+    def knows_rates(self, Py_ssize_t n_steps):
+        """Return whether the rates of that many next steps have been set."""
+        return self.rates is not None and (
+            0 <= self.step_count - self.first_rated <= self.rates.shape[0] - n_steps)
 
     @property
     def learning_rate(self):
@@ -447,9 +452,8 @@ cdef void _step(Workspace w) noexcept nogil:
 cdef void _count_step(Workspace w) noexcept nogil:
     """Set what a step shares among its tiles: its rate, Adam's corrections, factors of decay."""
     cdef double correction
-    if w.next_rate != NULL:
-        w.rule.learning_rate = w.next_rate[0]
-        w.next_rate += 1
+    if w.rates is not None:
+        w.rule.learning_rate = w.rates[w.step_count - w.first_rated]
     w.step_count = w.step_count + 1
     w.clipping = 1
     w.scale, w.beta = 1 / w.weight, 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_coefficient, as_integer
+from ._checks import as_coefficient, as_integer, as_real
 
 __all__ = ["Schedule", "constant", "cosine", "exponential", "one_cycle", "rates_of", "step"]
 
@@ -46,16 +46,12 @@ class Schedule(ABC):
         Raises
         ------
         TypeError, ValueError
-            A number is not an integer >= 0, or a rate that grows from step to step is infinite.
+            A number is not an integer >= 0.
         """
         begin = as_integer("begin", begin, low=0, high=None)
         count = as_integer("count", count, low=0, high=None)
-        with np.errstate(over="ignore", under="ignore"):
-            rates = self._evaluate(np.arange(begin, begin + count, dtype=np.float64))
-        finite = np.isfinite(rates)
-        if not finite.all():
-            raise ValueError(f"the rate of {self} is infinite in step {begin + finite.argmin()}")
-        return rates
+        with np.errstate(under="ignore"):
+            return self._evaluate(np.arange(begin, begin + count, dtype=np.float64))
 
     @abstractmethod
     def _evaluate(self, t: Rates) -> Rates:
@@ -91,6 +87,14 @@ def rates_of(schedule: Callable[[int], float], begin: int, count: int) -> Rates:
     steps = range(begin, begin + count)
     rates = (as_coefficient(f"learning_rate({step})", schedule(step)) for step in steps)
     return np.fromiter(rates, np.float64, count)
+
+
+def _as_factor(name: str, value: float) -> float:
+    """Return `value` as a float from 0 to 1."""
+    factor = as_real(name, value)
+    if not 0 <= factor <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+    return factor
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class step(Schedule):
     every : int
         The steps of a stretch.
     factor : float
-        f > 0.
+        f, in [0, 1].
 
     Examples
     --------
@@ -146,7 +150,7 @@ class step(Schedule):
         self._set(
             rate=as_coefficient("rate", self.rate),
             every=as_integer("every", self.every, high=None),
-            factor=as_coefficient("factor", self.factor, positive=True),
+            factor=_as_factor("factor", self.factor),
         )
 
     def _evaluate(self, t: Rates) -> Rates:
@@ -162,8 +166,7 @@ class exponential(Schedule):
     rate : float
         η >= 0, of the first step.
     decay : float
-        d > 0. A d > 1 lets the rate grow, for a search for the largest one with which training is
-        stable.
+        d, in [0, 1].
 
     Examples
     --------
@@ -178,7 +181,7 @@ class exponential(Schedule):
     def __post_init__(self) -> None:
         self._set(
             rate=as_coefficient("rate", self.rate),
-            decay=as_coefficient("decay", self.decay, positive=True),
+            decay=_as_factor("decay", self.decay),
         )
 
     def _evaluate(self, t: Rates) -> Rates:
@@ -239,7 +242,7 @@ class cosine(Schedule):
             raise ValueError(f"warmup must be less than steps={steps}, got {self.warmup}")
 
     def _evaluate(self, t: Rates) -> Rates:
-        rising = self.peak * (t + 1) / (self.warmup + 1)
+        rising = self.peak * ((t + 1) / (self.warmup + 1))
         falling = _anneal(self.peak, self.final, (t - self.warmup) / (self.steps - self.warmup))
         return np.where(t < self.warmup, rising, falling)
 
@@ -256,10 +259,10 @@ class one_cycle(Schedule):
         T, the steps of the cycle; the last one, and all that follow, have the lowest rate.
     warmup_fraction : float, default 0.3
         The part of the T steps in which the rate rises, in [0, 1).
-    start_divisor : float, default 25
-        The first rate is η divided by it.
-    end_divisor : float, default 250000
-        The last rate is η divided by it.
+    start_fraction : float, default 0.04
+        The first rate as a part of η, in [0, 1].
+    end_fraction : float, default 4e-6
+        The last rate as a part of η, in [0, 1].
 
     References
     ----------
@@ -276,23 +279,23 @@ class one_cycle(Schedule):
     peak: float
     steps: int
     warmup_fraction: float = 0.3
-    start_divisor: float = 25.0
-    end_divisor: float = 25e4
+    start_fraction: float = 0.04
+    end_fraction: float = 4e-6
 
     def __post_init__(self) -> None:
         self._set(
             peak=as_coefficient("peak", self.peak),
             steps=as_integer("steps", self.steps, high=None),
             warmup_fraction=as_coefficient("warmup_fraction", self.warmup_fraction, below=1.0),
-            start_divisor=as_coefficient("start_divisor", self.start_divisor, positive=True),
-            end_divisor=as_coefficient("end_divisor", self.end_divisor, positive=True),
+            start_fraction=_as_factor("start_fraction", self.start_fraction),
+            end_fraction=_as_factor("end_fraction", self.end_fraction),
         )
 
     def _evaluate(self, t: Rates) -> Rates:
         # Where the peak and the end are; before the first step if the cycle is too short to rise.
         top, last = self.warmup_fraction * self.steps - 1, self.steps - 1
-        falling = _anneal(self.peak, self.peak / self.end_divisor, (t - top) / (last - top))
+        falling = _anneal(self.peak, self.peak * self.end_fraction, (t - top) / (last - top))
         if top <= 0:
             return falling
-        rising = _anneal(self.peak / self.start_divisor, self.peak, t / top)
+        rising = _anneal(self.peak * self.start_fraction, self.peak, t / top)
         return np.where(t < top, rising, falling)

@@ -17,7 +17,7 @@ from ._step import Workspace, span_of, spans_of
 from ._threads import blas_on_one_thread
 from .architecture import Architecture
 from .optimizers import Optimizer, Rule
-from .schedules import rates_of
+from .schedules import Schedule, rates_of
 
 __all__ = ["GRADIENT_BATCH", "NO_OPTIONS", "Session", "StepOptions"]
 
@@ -25,6 +25,9 @@ Array = npt.NDArray[Any]
 
 # How many examples `gradient` takes at a time.
 GRADIENT_BATCH = 256
+
+# The least rates that a `Schedule` is asked for: single steps need not ask every time.
+_RATES_AHEAD = 256
 
 
 @dataclass(frozen=True)
@@ -321,8 +324,12 @@ class Session:
         self._workspace.update(gradient, weight)
 
     def _set_rates(self, n_steps: int) -> None:
-        """Set the learning rates of the next steps, of which the schedule knows the numbers."""
+        """Set the learning rates of the next steps unless they are known."""
+        if self._workspace.knows_rates(n_steps):
+            return
         assert self._schedule is not None
+        if isinstance(self._schedule, Schedule):
+            n_steps = max(n_steps, _RATES_AHEAD)
         self._workspace.schedule(rates_of(self._schedule, self._workspace.step_count, n_steps))
 
     def total_loss(
