@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import make, problem, refused
+from helpers import every_optimizer, make, problem, refused
 from safetensors.numpy import load_file, save_file
 
 import nncore
@@ -25,14 +25,6 @@ def trained(dtype: Any = "float32", create: Callable[[], Any] = nncore.Adam) -> 
     optimizer = create()
     net.fit(X, Y, epochs=2, optimizer=optimizer, seed=0)
     return net, optimizer
-
-
-OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "sgd": lambda: nncore.SGD(0.1, weight_decay=0.01),
-    "nesterov": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True),
-    "adam": lambda: nncore.Adam(1 / 3, beta_1=0.8),
-}
-every_optimizer = pytest.mark.parametrize("create", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 # What comes back.
@@ -76,6 +68,21 @@ def test_coefficients_set_after_construction_return(tmp_path: Path) -> None:
     again = nncore.load(tmp_path / "net", with_optimizer=True)[1]
     assert again.coefficients == optimizer.coefficients
     assert len(again.state) == 1
+
+
+@pytest.mark.parametrize("name", nncore.schedules.SCHEDULES)
+def test_schedules_return(name: str, tmp_path: Path) -> None:
+    parameters = {
+        "constant": {"rate": 1 / 3},
+        "step": {"rate": 1 / 3, "every": 7, "factor": 1 / 7},
+        "exponential": {"rate": 1 / 3, "decay": 1 / 7},
+        "cosine": {"peak": 1 / 3, "steps": 70, "warmup": 7, "final": 1 / 30},
+        "one_cycle": {"peak": 1 / 3, "steps": 70, "warmup_fraction": 1 / 7, "end_fraction": 0.1},
+    }[name]
+    optimizer = nncore.Adam(getattr(nncore.schedules, name)(**parameters))
+    make([4, 2]).save(tmp_path / "net", optimizer)
+    again = nncore.load(tmp_path / "net", with_optimizer=True)[1]
+    assert again.learning_rate == optimizer.learning_rate
 
 
 def test_optimizer_without_steps_returns(tmp_path: Path) -> None:
@@ -143,6 +150,12 @@ def test_network_of_the_first_version_is_read() -> None:
         ("sgd", {"learning_rate": 0.1, "weight_decay": 0.01}, 0.0),
         ("nesterov", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 0.16818063),
         ("adam", {"learning_rate": 1 / 3, "beta_1": 0.8}, 0.13564971),
+        (
+            "amsgrad-schedule",
+            {"learning_rate": nncore.schedules.cosine(1 / 3, steps=9, warmup=2), "amsgrad": True},
+            0.07359497,
+        ),
+        ("rmsprop", {"learning_rate": 1 / 3, "momentum": 0.5, "centered": True}, 297.05389),
     ],
 )
 def test_optimizer_of_the_first_version_is_read(
@@ -276,6 +289,14 @@ def edit(path: Path, section: str, **values: Any) -> None:
         ("optimizer", {"coefficients": {"learning_rate": -1}}),
         ("optimizer", {"coefficients": {"learning_rate": "1"}}),
         ("optimizer", {"coefficients": {"learning_rate": {"$float": "nan"}}}),
+        ("optimizer", {"coefficients": {"learning_rate": {"$schedule": 1}}}),
+        ("optimizer", {"coefficients": {"learning_rate": {"$schedule": ["open", {}]}}}),
+        ("optimizer", {"coefficients": {"learning_rate": {"$schedule": ["constant", {}]}}}),
+        ("optimizer", {"coefficients": {"learning_rate": {"$schedule": ["constant", [1]]}}}),
+        (
+            "optimizer",
+            {"coefficients": {"learning_rate": {"$schedule": ["constant", {"rate": -1}]}}},
+        ),
         ("optimizer", {"coefficients": {"step_count": 1}}),
         ("optimizer", {"coefficients": {"state": []}}),
         ("optimizer", {"coefficients": [1]}),

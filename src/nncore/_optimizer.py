@@ -15,7 +15,7 @@ from ._arrays import as_vector, is_plain
 from ._checks import Strict, as_bool, as_coefficient, as_integer
 from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
-from .schedules import rates_of
+from .schedules import MOST_STEPS, rates_of
 from .typing import LearningRate
 
 __all__ = ["Coefficient", "Flag", "Kind", "Number", "Optimizer", "Rate", "Rule"]
@@ -24,9 +24,6 @@ T = TypeVar("T")
 Array = npt.NDArray[Any]
 
 Kind = Literal["gradient_descent", "momentum", "adam", "amsgrad", "rmsprop"]
-
-# How many steps the compiled step can count.
-_MOST_STEPS = 2**62
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class Optimizer(Strict, ABC):
 
     @step_count.setter
     def step_count(self, value: int) -> None:
-        self._steps.value = as_integer("optimizer.step_count", value, low=0, high=_MOST_STEPS)
+        self._steps.value = as_integer("optimizer.step_count", value, low=0, high=MOST_STEPS)
 
     @property
     def current_rate(self) -> float:

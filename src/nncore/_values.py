@@ -5,11 +5,14 @@ What JSON lacks becomes an object with a single key, a tag that begins with $.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .schedules import SCHEDULES, Schedule
 
 __all__ = ["decode", "encode"]
 
@@ -27,8 +30,8 @@ def encode(name: str, value: object, tensors: Tensors) -> Any:
     name : str
         What the value is, also for messages.
     value : object
-        None, numbers, strings, arrays of these, and lists, tuples and dicts of all these. Scalars
-        of NumPy become Python's.
+        None, numbers, strings, arrays of these, schedules, and lists, tuples and dicts of all
+        these. Scalars of NumPy become Python's.
     tensors : dict of str to ndarray
 
     Raises
@@ -52,9 +55,12 @@ def encode(name: str, value: object, tensors: Tensors) -> Any:
             return {key: encode(f"{name}.{key}", item, tensors) for key, item in value.items()}
         # Labels, for example, are keys of other types.
         return {"$dict": encode(name, [list(item) for item in value.items()], tensors)}
+    kind = type(value)
+    if isinstance(value, Schedule) and SCHEDULES.get(kind.__name__) is kind:
+        return {"$schedule": [kind.__name__, dataclasses.asdict(value)]}
     raise TypeError(
-        f"{name} must hold numbers, strings, arrays of them, or lists, tuples and dicts, to be "
-        f"stored in a file, got {value!r}"
+        f"{name} must hold numbers, strings, arrays of them, schedules of nncore.schedules, or "
+        f"lists, tuples and dicts, to be stored in a file, got {value!r}"
     )
 
 
@@ -102,6 +108,9 @@ def decode(value: Any, tensors: Tensors) -> Any:
         return tuple(decode(content, tensors))
     if tag == "$dict":
         return dict(decode(content, tensors))
+    if tag == "$schedule":
+        name, parameters = content
+        return SCHEDULES[name](**parameters)
     if tag == "$strings":
         shape, strings = content
         array = np.empty(len(strings), dtype=object)

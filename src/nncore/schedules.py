@@ -14,11 +14,25 @@ import numpy.typing as npt
 
 from ._checks import as_coefficient, as_integer, as_real
 
-__all__ = ["Schedule", "constant", "cosine", "exponential", "one_cycle", "rates_of", "step"]
+__all__ = [
+    "MOST_STEPS",
+    "SCHEDULES",
+    "Schedule",
+    "constant",
+    "cosine",
+    "exponential",
+    "one_cycle",
+    "rates_of",
+    "step",
+]
 
 Rates = npt.NDArray[np.float64]
 
+# How many steps the compiled step can count.
+MOST_STEPS = 2**62
 
+
+@dataclass(frozen=True)
 class Schedule(ABC):
     """The base class of the schedules: functions of the step number that return a learning rate η.
 
@@ -28,7 +42,7 @@ class Schedule(ABC):
 
     def __call__(self, step: int) -> float:
         """Return the rate of a step."""
-        return float(self.rates(as_integer("step", step, low=0, high=None), 1)[0])
+        return float(self.rates(as_integer("step", step, low=0, high=MOST_STEPS), 1)[0])
 
     def rates(self, begin: int, count: int) -> Rates:
         """Return the rates of consecutive steps, each the same as that of the step alone.
@@ -48,8 +62,8 @@ class Schedule(ABC):
         TypeError, ValueError
             A number is not an integer >= 0.
         """
-        begin = as_integer("begin", begin, low=0, high=None)
-        count = as_integer("count", count, low=0, high=None)
+        begin = as_integer("begin", begin, low=0, high=MOST_STEPS)
+        count = as_integer("count", count, low=0, high=MOST_STEPS)
         with np.errstate(under="ignore"):
             return self._evaluate(np.arange(begin, begin + count, dtype=np.float64))
 
@@ -149,7 +163,7 @@ class step(Schedule):
     def __post_init__(self) -> None:
         self._set(
             rate=as_coefficient("rate", self.rate),
-            every=as_integer("every", self.every, high=None),
+            every=as_integer("every", self.every, high=MOST_STEPS),
             factor=_as_factor("factor", self.factor),
         )
 
@@ -231,11 +245,11 @@ class cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        steps = as_integer("steps", self.steps, high=None)
+        steps = as_integer("steps", self.steps, high=MOST_STEPS)
         self._set(
             peak=as_coefficient("peak", self.peak),
             steps=steps,
-            warmup=as_integer("warmup", self.warmup, low=0, high=None),
+            warmup=as_integer("warmup", self.warmup, low=0, high=MOST_STEPS),
             final=as_coefficient("final", self.final),
         )
         if self.warmup >= steps:
@@ -285,7 +299,7 @@ class one_cycle(Schedule):
     def __post_init__(self) -> None:
         self._set(
             peak=as_coefficient("peak", self.peak),
-            steps=as_integer("steps", self.steps, high=None),
+            steps=as_integer("steps", self.steps, high=MOST_STEPS),
             warmup_fraction=as_coefficient("warmup_fraction", self.warmup_fraction, below=1.0),
             start_fraction=_as_factor("start_fraction", self.start_fraction),
             end_fraction=_as_factor("end_fraction", self.end_fraction),
@@ -299,3 +313,9 @@ class one_cycle(Schedule):
             return falling
         rising = _anneal(self.peak * self.start_fraction, self.peak, t / top)
         return np.where(t < top, rising, falling)
+
+
+# By their names, for files.
+SCHEDULES: dict[str, type[Schedule]] = {
+    cls.__name__: cls for cls in (constant, step, exponential, cosine, one_cycle)
+}
