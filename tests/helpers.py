@@ -162,6 +162,9 @@ class Twin:
         self.parameters: Array = net.parameters.astype(dtype)
         self.architecture = net.architecture
 
+    def backward(self, X: Array, dA: Array) -> tuple[Array, Array]:
+        return reference.backward(self.architecture, self.parameters, X, dA)
+
     def layers(self, flat: Array) -> list[tuple[Array, Array]]:
         """Return W^l and b^l, as views, of a vector in the layout of the parameters."""
         return list(zip(*self.architecture.views(flat), strict=True))
@@ -263,6 +266,31 @@ def assert_layers_close(twin: Twin, actual: Array, expected: Array, tolerance: f
     for layer, wanted in zip(twin.layers(actual), twin.layers(expected), strict=True):
         for part, target in zip(layer, wanted, strict=True):
             assert np.linalg.norm(part - target) <= tolerance * np.linalg.norm(target)
+
+
+def is_near_a_kink(net: nncore.Network, X: Array) -> bool:
+    """Return whether a unit with a kink at 0 comes near it."""
+    A_prev = [X, *net.layer_outputs(X)]
+    Z = [a @ W + b for a, W, b in zip(A_prev[:-1], net.weights, net.biases, strict=True)]
+    kinked = [z for z, name in zip(Z, net.activation, strict=True) if name[-2:] == "lu"]
+    return any(np.abs(z).min() <= 0.01 for z in kinked)
+
+
+def central_differences(f: Callable[[], Any], x: Array) -> Array:
+    """Return ∂f/∂x_i in row i, for every element of x, which f reads."""
+
+    def slope(i: int, h: float) -> Any:
+        at, values = x.flat[i], []
+        for shifted in (at + h, at - h):
+            x.flat[i] = shifted
+            values.append(f())
+        x.flat[i] = at
+        return (values[0] - values[1]) / (2 * h)
+
+    # Combine differences of h and 2 h so that their errors of order h² cancel: with this h what is
+    # left is some 1e-12, from the rounding of f and the order of h⁴.
+    h = 2e-4
+    return np.array([(4 * slope(i, h) - slope(i, 2 * h)) / 3 for i in range(x.size)])
 
 
 def snapshot(*things: Any) -> list[Any]:

@@ -23,6 +23,7 @@ PAIRS = [
     (Loss.POISSON, Activation.EXPONENTIAL),
     (Loss.BINARY_CROSS_ENTROPY, Activation.SIGMOID),
     (Loss.CROSS_ENTROPY, Activation.SOFTMAX),
+    *((Loss.CUSTOM, activation) for activation in Activation),
 ]
 # N, n_prev, n: an empty batch, single rows and columns, odd sizes, larger ones.
 SHAPES = [
@@ -79,7 +80,7 @@ def outputs_and_targets(
     rng: np.random.Generator, dtype: DType, loss: Loss, N: int, n: int
 ) -> tuple[Array, Array]:
     """Return A and Y as they occur in a network with this loss."""
-    if loss in ERRORS:
+    if loss in (*ERRORS, Loss.CUSTOM):
         return normal(rng, dtype, N, n), normal(rng, dtype, N, n)
     if loss == Loss.POISSON:
         counts = rng.poisson(2.0, (N, n)).astype(dtype)

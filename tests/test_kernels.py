@@ -113,6 +113,8 @@ def explicit_loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -
             return abs(y - a)
         if loss == Loss.HUBER:
             return 0.5 * (y - a) ** 2 if abs(y - a) <= 1 else abs(y - a) - 0.5
+        if loss == Loss.CUSTOM:
+            return y * a
         if loss == Loss.POISSON:
             return (y * math.log(y / a) if y > 0 else 0) - y + a
         if loss == Loss.BINARY_CROSS_ENTROPY:
@@ -214,7 +216,11 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
     A, Y = outputs_and_targets(rng, dtype, loss, N, n)
     sample_weight = weights_or_none(rng, dtype, N, weighted)
     expected = wide(A) - wide(Y)
-    if loss in ERRORS:
+    if activation == Activation.SOFTMAX and loss == Loss.CUSTOM:
+        A = np.exp(A) / np.exp(A).sum(axis=1, keepdims=True)
+        jacobians = [np.diag(wide(a)) - np.outer(wide(a), wide(a)) for a in A]
+        expected = np.array([J @ wide(y) for J, y in zip(jacobians, Y, strict=True)]).reshape(N, n)
+    elif loss in (*ERRORS, Loss.CUSTOM):
         Z = rng.standard_normal((N, n))
         sigma, derivative = SIGMA[activation]
         A = each(sigma, Z).astype(dtype)
@@ -223,6 +229,8 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
             residual = np.sign(residual)
         if loss == Loss.HUBER:
             residual = residual.clip(-1, 1)
+        if loss == Loss.CUSTOM:
+            residual = wide(Y)
         expected = residual * each(derivative, Z)
     if sample_weight is not None:
         expected *= wide(sample_weight)[:, np.newaxis]

@@ -25,6 +25,7 @@ cdef extern from "nncore.h" nogil:
         POISSON "NNCORE_POISSON"
         ABSOLUTE_ERROR "NNCORE_ABSOLUTE_ERROR"
         HUBER "NNCORE_HUBER"
+        CUSTOM "NNCORE_CUSTOM"
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,

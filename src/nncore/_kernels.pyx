@@ -64,7 +64,7 @@ cdef inline const floating *optional_vector(const floating[::1] x) noexcept nogi
 cdef Py_ssize_t LARGEST = _LARGEST
 
 # The activations that each loss allows.
-cdef bint[<int> HUBER + 1][<int> SOFTMAX + 1] _fits
+cdef bint[<int> CUSTOM + 1][<int> SOFTMAX + 1] _fits
 for _loss, _activations in _OUTPUT_ACTIVATIONS.items():
     for _activation in range(<int> SOFTMAX + 1):
         _fits[<int> _loss][<int> _activation] = _activation in _activations
@@ -77,7 +77,7 @@ cdef int refuse(str needs, got) except -1:
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
     """Whether the loss allows the activation."""
     return (
-        0 <= loss <= <Py_ssize_t> HUBER and 0 <= activation <= <Py_ssize_t> SOFTMAX
+        0 <= loss <= <Py_ssize_t> CUSTOM and 0 <= activation <= <Py_ssize_t> SOFTMAX
         and _fits[loss][activation])
 
 
@@ -188,7 +188,7 @@ cpdef double loss(
         Py_ssize_t n = A.shape[1]
     if (Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not 0 <= loss <= <Py_ssize_t> HUBER):
+            or not 0 <= loss <= <Py_ssize_t> CUSTOM):
         with gil:
             refuse("A (N, n), Y (N, n), sample_weight (N,) or None, a Loss", (
                 (N, n), (Y.shape[0], Y.shape[1]),

@@ -123,6 +123,9 @@ cdef class Layout:
         Py_ssize_t n_slots
         bint is_transposed
         char *transposes
+        # W^1's transpose and δ^0, which steps do not need.
+        char *input_transpose
+        char *input_deltas
         # A batch's, in panels, and below, in row-major arrays.
         char *activations
         char *deltas
@@ -150,4 +153,6 @@ cdef class Layout:
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _transpose(self)
+    cdef _transpose_layer(self, Py_ssize_t l, char *out)
+    cdef _prepare_input_deltas(self)
     cdef bint _check_tile(self, const Tile *tile) noexcept nogil

@@ -476,19 +476,34 @@ cdef class Layout:
                 out + layer.flat_b * size, packed + layer.b * size, 0, 1, 1, layer.n)
 
     cdef _transpose(self):
-        cdef:
-            Py_ssize_t l, p
-            Layer *layer
+        cdef Py_ssize_t l
         self.is_transposed = True
-        if not self.panel_width:
-            return
-        for l in range(1, self.depth):
-            layer = &self.layers[l]
-            for p in range((layer.n + self.panel_width - 1) // self.panel_width):
-                self.kernels.transpose(
-                    self.transposes + layer.transposed * self.itemsize,
-                    self.packed[<int> PARAMETERS] + layer.W * self.itemsize, p, 0, layer.n_prev,
-                    layer.n_prev, layer.n)
+        if self.panel_width:
+            for l in range(1, self.depth):
+                self._transpose_layer(
+                    l, self.transposes + self.layers[l].transposed * self.itemsize)
+
+    cdef _transpose_layer(self, Py_ssize_t l, char *out):
+        cdef:
+            Py_ssize_t p
+            Layer *layer = &self.layers[l]
+        for p in range((layer.n + self.panel_width - 1) // self.panel_width):
+            self.kernels.transpose(
+                out, self.packed[<int> PARAMETERS] + layer.W * self.itemsize, p, 0, layer.n_prev,
+                layer.n_prev, layer.n)
+
+    cdef _prepare_input_deltas(self):
+        """Transpose W^1, and allocate memory for that and for δ^0 in the first call."""
+        cdef Py_ssize_t deltas, columns = self._padded(self.n_in)
+        if self.input_deltas == NULL:
+            deltas = self._whole_lines(columns * self.layers[0].n if self.panel_width else 0)
+            array = _workspace_memory(deltas + self._whole_lines(columns * self.capacity))
+            self.arrays += (array,)
+            self.size += len(array)
+            self.input_transpose = cnp.PyArray_BYTES(array)
+            self.input_deltas = self.input_transpose + deltas
+        if self.panel_width:
+            self._transpose_layer(0, self.input_transpose)
 
     def is_finite(self):
         """Return whether parameters and state are finite, padding aside."""

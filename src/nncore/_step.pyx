@@ -15,7 +15,7 @@ from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from nncore._kernels cimport IDENTITY, SOFTMAX, Activation
+from nncore._kernels cimport CUSTOM, IDENTITY, SOFTMAX, Activation, Loss
 from nncore._layout cimport (
     GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Counter, Examples, Layer, Layout, Source, Tile,
     width_of_panel)
@@ -78,10 +78,14 @@ cdef enum Kind:
     RMSPROP
 
 
-# What the items of a phase are: one or more spans that go forward, or forward and back, and tiles.
+# What the items of a phase are: one or more spans that go forward, or forward and back, or one of
+# both for the whole batch first, and tiles.
 cdef enum Phase:
     FORWARD
     BACKWARD
+    # (1), keeping every layer's activations; then (3) and (4) from ∂E/∂A in the targets' place.
+    ACTIVATE
+    GO_BACK
     # (5) and (6) on a tile: of plain gradient descent, and of the other rules.
     DESCEND
     FUSED
@@ -147,6 +151,9 @@ cdef class Workspace(Layout):
         uint64_t dropout_step, first_example
         double total
         char **outs
+        # Where δ^0 goes, if anywhere, and the bytes between its rows.
+        char *dX
+        Py_ssize_t dX_stride
         # The spans of the batch, and how many of them an item has.
         Py_ssize_t n_spans, item_spans
         # Of each span.
@@ -262,6 +269,33 @@ cdef class Workspace(Layout):
         self._end()
         self._unpack(GRADIENT, out)
         return self.total
+
+    def backward(
+        self, cnp.ndarray out not None, cnp.ndarray dX not None, Examples examples not None,
+    ):
+        """Set `out` and `dX` to ∂f/∂(parameters) and ∂f/∂X, where the targets are ∂f/∂A^L."""
+        cdef Loss loss = self.loss
+        self._prepare_input_deltas()
+        self.dX, self.dX_stride = cnp.PyArray_BYTES(dX), self.n_in * self.itemsize
+        self.loss = CUSTOM
+        try:
+            self.gradient(out, examples, 1.0)
+        finally:
+            self.loss = loss
+            self.dX = NULL
+
+    def jacobian(self, cnp.ndarray out not None, Examples examples not None):
+        """Set `out`, of shape (n, n_L, n_0), to ∂A^L/∂X."""
+        cdef Loss loss = self.loss
+        self._prepare_input_deltas()
+        self.dX_stride = self.n_out * self.n_in * self.itemsize
+        self._begin(examples, None, self.batch_size)
+        self.loss = CUSTOM
+        with nogil:
+            _jacobian(self, cnp.PyArray_BYTES(out))
+        self.loss = loss
+        self.dX = NULL
+        self._end()
 
     def update(self, cnp.ndarray gradient not None, double weight):
         """Apply (6) for the mean gradient of examples with that sum of weights."""
@@ -382,6 +416,34 @@ cdef void _gradient(Workspace w) noexcept nogil:
     w.team.leave()
 
 
+cdef void _jacobian(Workspace w, char *out) noexcept nogil:
+    """A row of every example's Jacobian at a time: (4) from a derivative of one output."""
+    cdef Py_ssize_t j, begin = 0, n = w.examples.n
+    w.team.enter()
+    while begin < n and not w.team.interrupted:
+        _cut_spans(w, begin, min(w.batch_size, n - begin))
+        _run_phase(w, ACTIVATE, _n_items(w))
+        for j in range(w.n_out):
+            if w.team.interrupted:
+                break
+            _set_targets_to_unit(w, j)
+            w.dX = out + j * w.n_in * w.itemsize
+            _run_phase(w, GO_BACK, _n_items(w))
+        begin += w.n_rows
+    w.team.leave()
+
+
+cdef void _set_targets_to_unit(Workspace w, Py_ssize_t j) noexcept nogil:
+    """Set each row of the targets to 1 in column j and 0 elsewhere."""
+    cdef Py_ssize_t i
+    memset(w.Y, 0, w.n_rows * w.n_out * w.itemsize)
+    for i in range(w.n_rows):
+        if w.double_precision:
+            (<double *> w.Y)[i * w.n_out + j] = 1
+        else:
+            (<float *> w.Y)[i * w.n_out + j] = 1
+
+
 cdef void _update_all(Workspace w) noexcept nogil:
     w.team.enter()
     _count_step(w)
@@ -487,7 +549,7 @@ cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogi
     cdef Py_ssize_t i
     w.phase = phase
     # Spans may be abandoned; tiles that change the parameters may not.
-    w.team.may_stop = phase <= BACKWARD
+    w.team.may_stop = phase <= GO_BACK
     if not w.team.has_workers:
         for i in range(n_items):
             _item(w, i, 0)
@@ -498,7 +560,7 @@ cdef void _run_phase(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogi
 
 
 cdef inline void _item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
-    if w.phase <= BACKWARD:
+    if w.phase <= GO_BACK:
         _spans(w, i, rank)
         if rank == 0:
             watch(w.team, w.item_spans * w.span * w.n_packed)
@@ -520,28 +582,61 @@ cdef void _shared_item(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
 # Phase 1.
 
 cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
-    """(1) to (4) for the spans of item i."""
+    """(1) to (4), or the phase's part of them, for the spans of item i."""
     cdef:
-        Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
         Py_ssize_t n_item = w.item_spans * w.span
         Py_ssize_t first = w.first + i * n_item
         Py_ssize_t n_rows = min(n_item, w.n_rows - i * n_item)
         # Where the item's rows are in the workspace.
         Py_ssize_t row = rank * n_item if w.phase == FORWARD else i * n_item
-        Py_ssize_t row_out = row * w.n_out * size
+        char *outputs = _outputs(w, first, row)
+        char *Y = w.Y + row * w.n_out * w.itemsize
+        const char *sample_weight = NULL
+    if w.examples.sample_weight != NULL:
+        sample_weight = w.sample_weight + row * w.itemsize
+    if w.phase != GO_BACK:
+        if sample_weight != NULL:
+            _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
+        if not _activate(w, outputs, sample_weight, first, row, n_rows) or w.phase == ACTIVATE:
+            return
+        if w.examples.classes == NULL and w.examples.Y.data == NULL:
+            return
+        _gather_targets(w, Y, first, n_rows)
+        _add_losses(w, i * w.item_spans, outputs, Y, sample_weight, n_rows)
+        if w.phase == FORWARD:
+            return
+    _go_back(w, outputs, Y, sample_weight, first, row, n_rows)
+
+
+cdef inline bint _is_row_major(Workspace w) noexcept nogil:
+    """Whether the outputs are row-major in the workspace. The panel of a single output is, too."""
+    return w.panel_width == 0 or w.n_out == 1
+
+
+cdef inline char *_outputs(Workspace w, Py_ssize_t first, Py_ssize_t row) noexcept nogil:
+    """Where the row-major outputs of the examples from `first` on are, or will be."""
+    cdef Py_ssize_t size = w.n_out * w.itemsize
+    if w.outs[w.depth - 1] != NULL:
+        return w.outs[w.depth - 1] + first * size
+    if _is_row_major(w):
+        return w.activations + w.layers[w.depth - 1].A * w.itemsize + row * size
+    return w.outputs + row * size
+
+
+cdef bint _activate(
+    Workspace w, char *outputs, const char *sample_weight, Py_ssize_t first, Py_ssize_t row,
+    Py_ssize_t n_rows,
+) noexcept nogil:
+    """(1) for some rows. Return False if their inputs were to be checked and are not finite."""
+    cdef:
+        Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
         const Source *X = &w.examples.X
         char *examples = w.activations + w.layers[0].A_prev * size
         char *parameters = w.packed[<int> PARAMETERS]
         const char *A_prev
         char *A
-        char *delta
-        char *outputs
-        char *output_deltas
-        const char *sample_weight = NULL
         Layer *layer
-        Layer *last = &w.layers[w.depth - 1]
-        # The panel of a single output is a row-major array, too.
-        bint is_row_major = w.panel_width == 0 or w.n_out == 1
+        bint is_row_major = _is_row_major(w)
         Activation activation
     if w.rows_in_place:
         A_prev = X.data + (first - row) * X.row_stride
@@ -549,7 +644,7 @@ cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         if w.checks_rows and not w.kernels.finite(
                 A_prev + row * X.row_stride, n_rows, w.n_in, A_stride):
             stop(w.team)
-            return
+            return False
     else:
         A_prev = examples
         w.kernels.gather(
@@ -557,12 +652,9 @@ cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             w.panel_width or w.n_in, row, n_rows, capacity, w.n_in)
         if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
             stop(w.team)
-            return
-    if w.examples.sample_weight != NULL:
-        sample_weight = w.sample_weight + row * size
-        _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
-        if w.phase == BACKWARD:
-            _clear_weightless(w, examples, sample_weight, row, n_rows)
+            return False
+    if sample_weight != NULL and w.phase != FORWARD:
+        _clear_weightless(w, examples, sample_weight, row, n_rows)
     for l in range(w.depth):
         layer = &w.layers[l]
         # Softmax needs whole rows, so in panels it waits until they are row-major.
@@ -573,7 +665,7 @@ cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
         w.kernels.forward(
             A, A_prev, A_stride, parameters + layer.W * size, parameters + layer.b * size,
             activation, row, n_rows, capacity, layer.n_prev, layer.n)
-        if w.drops and w.phase == BACKWARD and layer.dropout_rate > 0:
+        if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
             w.kernels.dropout(
                 A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1,
                 w.first_example, w.panel_width or layer.n, row, n_rows, capacity, layer.n)
@@ -581,33 +673,35 @@ cdef void _spans(Workspace w, Py_ssize_t i, int rank) noexcept nogil:
             _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
         A_prev = A
         A_stride = 0
-
-    outputs = w.activations + last.A * size + row_out
-    if w.outs[w.depth - 1] != NULL:
-        outputs = w.outs[w.depth - 1] + first * w.n_out * size
-    elif not is_row_major:
-        outputs = w.outputs + row_out
-        _copy_rows(w, outputs, w.activations + last.A * size, row, n_rows, w.n_out)
-    if not is_row_major and last.activation == SOFTMAX:
-        w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
-    if w.examples.classes == NULL and w.examples.Y.data == NULL:
-        return
-    _gather_targets(w, w.Y + row_out, first, n_rows)
-    _add_losses(w, i * w.item_spans, outputs, w.Y + row_out, sample_weight, n_rows)
-    if w.phase == FORWARD:
-        return
-
-    delta = w.deltas + last.A * size
-    output_deltas = (delta if is_row_major else w.output_deltas) + row_out
-    w.kernels.output_delta(
-        output_deltas, outputs, w.Y + row_out, sample_weight, w.loss, last.activation, n_rows,
-        w.n_out)
     if not is_row_major:
+        if w.outs[w.depth - 1] == NULL:
+            _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
+        if w.layers[w.depth - 1].activation == SOFTMAX:
+            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+    return True
+
+
+cdef void _go_back(
+    Workspace w, const char *outputs, const char *Y, const char *sample_weight, Py_ssize_t first,
+    Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """(3) and (4) for some rows."""
+    cdef:
+        Py_ssize_t l, size = w.itemsize
+        Layer *last = &w.layers[w.depth - 1]
+        char *delta = w.deltas + last.A * size
+        char *output_deltas = (
+            (delta if _is_row_major(w) else w.output_deltas) + row * w.n_out * size)
+    w.kernels.output_delta(
+        output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
+    if not _is_row_major(w):
         w.kernels.gather(
             delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
-            row, n_rows, capacity, w.n_out)
+            row, n_rows, w.capacity, w.n_out)
     for l in range(w.depth - 1, 0, -1):
         _delta(w, l, row, n_rows)
+    if w.dX != NULL:
+        _input_delta(w, first, row, n_rows)
 
 
 cdef void _gather_weights(
@@ -655,6 +749,23 @@ cdef void _delta(Workspace w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) n
             delta_prev, A_prev, before.activation, before.dropout_rate, w.rule.dropout_seed,
             w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
             w.capacity, layer.n_prev)
+
+
+cdef void _input_delta(
+    Workspace w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """δ^0 = δ^1 W^1ᵀ for some rows: (4), without the derivative of a σ."""
+    cdef:
+        Py_ssize_t i, size = w.itemsize
+        Layer *layer = &w.layers[0]
+        const char *A_prev = w.activations + layer.A_prev * size
+        const char *W = (
+            w.input_transpose if w.panel_width else w.packed[<int> PARAMETERS] + layer.W * size)
+    w.kernels.delta(
+        w.input_deltas, w.deltas + layer.A * size, W, A_prev, IDENTITY, row, n_rows, w.capacity,
+        w.n_in, layer.n)
+    for i in range(n_rows):
+        _copy_rows(w, w.dX + (first + i) * w.dX_stride, w.input_deltas, row + i, 1, w.n_in)
 
 
 cdef bint _panels_are_finite(

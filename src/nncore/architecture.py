@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 ACTIVATIONS = {member.name.lower(): member for member in Activation}
-LOSSES = {member.name.lower(): member for member in Loss}
+LOSSES = {member.name.lower(): member for member in Loss if member is not Loss.CUSTOM}
 
 # All but softmax, the identity first.
 _ELEMENTWISE = tuple(member for member in Activation if member is not Activation.SOFTMAX)
@@ -37,6 +37,7 @@ OUTPUT_ACTIVATIONS: dict[Loss, tuple[Activation, ...]] = {
     Loss.POISSON: (Activation.EXPONENTIAL,),
     Loss.BINARY_CROSS_ENTROPY: (Activation.SIGMOID,),
     Loss.CROSS_ENTROPY: (Activation.SOFTMAX,),
+    Loss.CUSTOM: tuple(Activation),
 }
 
 

@@ -33,7 +33,10 @@ RANGES: dict[Activation, tuple[float, float]] = {
 
 
 class Loss(IntEnum):
-    """The loss of an example."""
+    """The loss of an example.
+
+    CUSTOM is Σ y a, for losses computed elsewhere: Y is their derivative ∂E/∂A.
+    """
 
     SQUARED_ERROR = 0
     BINARY_CROSS_ENTROPY = 1
@@ -41,3 +44,4 @@ class Loss(IntEnum):
     POISSON = 3
     ABSOLUTE_ERROR = 4
     HUBER = 5
+    CUSTOM = 6

@@ -541,10 +541,144 @@ class Network(Strict):
         """
         examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
         out = np.empty_like(self._vector.array)
-        batch_size = min(examples.n, GRADIENT_BATCH)
-        with self.session(examples.n, batch_size=batch_size, n_threads=n_threads) as session:
+        with self._backward_session(examples.n, n_threads) as session:
             session.gradient(out, examples, 1 / weight)
         return out
+
+    def backward(
+        self, X: npt.ArrayLike, dA: npt.ArrayLike, *, n_threads: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return the derivatives of any function f of the outputs, equations (4) and (5).
+
+        This is reverse mode: from ∂f/∂A^L to the derivatives of f by the parameters and by the
+        inputs. With it a network is a node of any other automatic differentiation;
+        docs/custom.md shows PyTorch and JAX.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_0) or (n_0,)
+            As in `predict`.
+        dA : array_like of shape (n_samples, n_L) or (n_L,)
+            ∂f/∂A^L, of the shape of ``predict(X)``.
+        n_threads : int, optional
+            As in `fit`.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_parameters,)
+            ∂f/∂W^1, ∂f/∂b^1, ..., in the layout of `parameters`: summed over the examples, not
+            averaged as `gradient` is.
+        dX : ndarray of the shape of X
+            ∂f/∂X = δ^0 = δ^1 W^1ᵀ.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not a finite array of numbers of its shape.
+
+        Notes
+        -----
+        At a kink, which "relu", "leaky_relu" and "elu" have at 0, the derivative is that from the
+        left, 0, 0.01 and 1.
+
+        Examples
+        --------
+        For f = Σ sin a, ∂f/∂a = cos a:
+
+        >>> import numpy as np
+        >>> import nncore
+        >>> net = nncore.Network([3, 8, 2], activation="tanh", seed=0)
+        >>> X = np.ones((5, 3))
+        >>> gradient, dX = net.backward(X, np.cos(net.predict(X)))
+        >>> gradient.shape == net.parameters.shape, dX.shape
+        (True, (5, 3))
+        """
+        architecture = self._architecture
+        rows, is_single = self._as_finite_rows(X)
+        deltas, _ = as_rows("dA", dA, architecture.sizes[-1], architecture.dtype)
+        check_finite("dA", deltas, architecture.dtype)
+        if len(deltas) != len(rows):
+            raise ValueError(f"dA must have as many rows as X, {len(rows)}, got {len(deltas)}")
+        out, dX = np.zeros_like(self._vector.array), np.empty(rows.shape, architecture.dtype)
+        if len(rows):
+            with self._backward_session(len(rows), n_threads) as session:
+                session.backward(out, dX, Examples(rows, deltas))
+        return out, dX[0] if is_single else dX
+
+    def jacobian(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
+        """Return the derivatives of every output by every input.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_0) or (n_0,)
+            As in `predict`.
+        n_threads : int, optional
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_L, n_0), or (n_L, n_0) for a single example
+            ∂a_j/∂x_i in row j, column i of each example's matrix.
+
+        Raises
+        ------
+        TypeError, ValueError
+            X is not a finite array of numbers of such a shape.
+
+        Notes
+        -----
+        One forward pass (1), and for each output one pass back (4); see `backward` for kinks.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nncore
+        >>> net = nncore.Network([3, 2], seed=0)
+        >>> np.array_equal(net.jacobian([1, 2, 3]), net.weights[0].T)
+        True
+        """
+        rows, is_single = self._as_finite_rows(X)
+        n_0, n_L = self.sizes[0], self.sizes[-1]
+        out = np.empty((len(rows), n_L, n_0), self.dtype)
+        if len(rows):
+            with self._backward_session(len(rows), n_threads) as session:
+                session.jacobian(out, Examples(rows))
+        return out[0] if is_single else out
+
+    def input_gradient(self, X: npt.ArrayLike, *, n_threads: int | None = None) -> Array:
+        """Return the derivatives of the output by the inputs, for a network of one output.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_0) or (n_0,)
+            As in `predict`.
+        n_threads : int, optional
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of the shape of X
+            ∂a/∂x_i in column i.
+
+        Raises
+        ------
+        TypeError, ValueError
+            X is not a finite array of numbers of such a shape, or the network has several outputs.
+        """
+        if self.sizes[-1] != 1:
+            raise ValueError(
+                f"input_gradient needs a network of one output, got {self.sizes[-1]} outputs; "
+                "network.jacobian has the derivatives of all"
+            )
+        return self.jacobian(X, n_threads=n_threads)[..., 0, :]
+
+    def _as_finite_rows(self, X: npt.ArrayLike) -> tuple[Array, bool]:
+        rows, is_single = self._as_rows(X)
+        check_finite("X", rows, self.dtype)
+        return rows, is_single
+
+    def _backward_session(self, n: int, n_threads: int | None) -> Session:
+        return self.session(n, batch_size=min(n, GRADIENT_BATCH), n_threads=n_threads)
 
     def train_on_batch(
         self,

@@ -1,6 +1,7 @@
 """The mathematics in NumPy: backpropagation on one page, and its kernels.
 
-`backprop` and `step` are the complete algorithm. The kernels below them are the specification of
+`backprop` and `step` are the complete algorithm, `backward` is a part of it for other functions of
+the outputs than the loss. The kernels below them are the specification of
 ``nncore._kernels``: same names, same signatures, same order.
 
 Each row is an example: activations ``A`` of layer l have shape (N, n_l), weights ``W``
@@ -17,13 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .architecture import Architecture
+from .architecture import OUTPUT_ACTIVATIONS, Architecture
 from .enums import Activation, Loss
 
 __all__ = [
     "adam",
     "amsgrad",
     "backprop",
+    "backward",
     "delta",
     "dropout",
     "dropout_derivative",
@@ -68,27 +70,64 @@ def backprop(
     loss : float
     gradient : ndarray of shape (n_parameters,)
     """
-    sigma, L = architecture.activations, len(architecture.activations)
-    W, b = architecture.views(parameters)
+    A = _activations(architecture, parameters, X)  # (1)
     total = float(len(X) if sample_weight is None else sample_weight.sum())
+    mean = loss(A[-1], Y, sample_weight, architecture.loss) / total  # (2)
+    d = np.empty_like(A[-1])
+    output_delta(d, A[-1], Y, sample_weight, architecture.loss, architecture.activations[-1])  # (3)
+    result, _ = _gradients(architecture, parameters, A, d, 1 / total)  # (4), (5)
+    return mean, result
 
+
+def backward(
+    architecture: Architecture, parameters: Array, X: Array, dA: Array
+) -> tuple[Array, Array]:
+    """Return the derivatives of any function f of the outputs, equations (4) and (5).
+
+    Parameters
+    ----------
+    architecture, parameters, X
+        As in `backprop`.
+    dA : ndarray of shape (N, n_L)
+        ∂f/∂A^L.
+
+    Returns
+    -------
+    gradient : ndarray of shape (n_parameters,)
+        ∂f/∂W^1, ∂f/∂b^1, ..., summed over the examples.
+    dX : ndarray of shape (N, n_0)
+        ∂f/∂X = δ^0 = δ^1 W^1ᵀ.
+    """
+    A = _activations(architecture, parameters, X)
+    d = np.empty_like(A[-1])
+    output_delta(d, A[-1], dA, None, Loss.CUSTOM, architecture.activations[-1])
+    return _gradients(architecture, parameters, A, d, 1.0)
+
+
+def _activations(architecture: Architecture, parameters: Array, X: Array) -> list[Array]:
+    """Return A^0, ..., A^L."""
     A = [X.astype(parameters.dtype)]
-    for l in range(L):
-        A.append(np.empty((len(X), b[l].size), parameters.dtype))
-        forward(A[l + 1], A[l], W[l], b[l], sigma[l])  # (1)
-    mean = loss(A[L], Y, sample_weight, architecture.loss) / total  # (2)
+    for W, b, sigma in zip(*architecture.views(parameters), architecture.activations, strict=True):
+        A.append(np.empty((len(X), b.size), parameters.dtype))
+        forward(A[-1], A[-2], W, b, sigma)  # (1)
+    return A
 
-    d = np.empty_like(A[L])
-    output_delta(d, A[L], Y, sample_weight, architecture.loss, sigma[L - 1])  # (3)
+
+def _gradients(
+    architecture: Architecture, parameters: Array, A: list[Array], d: Array, scale: float
+) -> tuple[Array, Array]:
+    """Return `scale` times the gradient, and δ^0, from the output delta d."""
+    W, _ = architecture.views(parameters)
     result = np.empty_like(parameters)
     dW, db = architecture.views(result)
-    for l in range(L - 1, -1, -1):
-        gradient(dW[l], db[l], d, A[l], 1 / total)  # (5)
-        if l > 0:
-            d_prev = np.empty_like(A[l])
-            delta(d_prev, d, W[l], A[l], sigma[l - 1])  # (4)
-            d = d_prev
-    return mean, result
+    # The inputs are not the outputs of a σ.
+    sigma = [Activation.IDENTITY, *architecture.activations]
+    for l in reversed(range(len(W))):
+        gradient(dW[l], db[l], d, A[l], scale)  # (5)
+        d_prev = np.empty_like(A[l])
+        delta(d_prev, d, W[l], A[l], sigma[l])  # (4)
+        d = d_prev
+    return result, d
 
 
 def step(
@@ -145,7 +184,7 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
     Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
     Activation.EXPONENTIAL: (np.exp, lambda a: a),
-    # Its output delta is A - Y (3), without a factor σ'.
+    # `output_delta` has its derivative, a matrix for each example.
     Activation.SOFTMAX: (_softmax, np.ones_like),
 }
 
@@ -177,12 +216,18 @@ LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
     Loss.POISSON: lambda A, Y: _poisson(A, Y).sum(axis=1),
     Loss.ABSOLUTE_ERROR: lambda A, Y: np.abs(A - Y).sum(axis=1),
     Loss.HUBER: lambda A, Y: _huber(np.abs(A - Y)).sum(axis=1),
+    Loss.CUSTOM: lambda A, Y: (Y * A).sum(axis=1),
 }
 
-# The function of A - Y that replaces it in (3), for losses with another derivative.
-_RESIDUALS: dict[Loss, Function] = {
-    Loss.ABSOLUTE_ERROR: np.sign,
-    Loss.HUBER: lambda r: r.clip(-1, 1),
+# ∂E/∂A in (3). Where the loss allows a single activation, its σ' is included.
+_DERIVATIVES: dict[Loss, Callable[[Array, Array], Array]] = {
+    Loss.SQUARED_ERROR: lambda A, Y: A - Y,
+    Loss.BINARY_CROSS_ENTROPY: lambda A, Y: A - Y,
+    Loss.CROSS_ENTROPY: lambda A, Y: A - Y,
+    Loss.POISSON: lambda A, Y: A - Y,
+    Loss.ABSOLUTE_ERROR: lambda A, Y: np.sign(A - Y),
+    Loss.HUBER: lambda A, Y: (A - Y).clip(-1, 1),
+    Loss.CUSTOM: lambda A, Y: Y,
 }
 
 
@@ -268,14 +313,18 @@ def output_delta(
 ) -> None:
     """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
-    It is 0 for an example of weight 0, even if A or Y is not finite there.
+    With softmax and a custom loss, a row is ∂E/∂a times the Jacobian of softmax, ∂a_j/∂z_k =
+    a_j (1 - a_k) for j = k and -a_j a_k otherwise. An example of weight 0 has a delta of 0, even if
+    A or Y is not finite there.
     """
     used = slice(None) if sample_weight is None else sample_weight != 0
     a, y = A[used], Y[used]
-    part = _RESIDUALS[loss](a - y) if loss in _RESIDUALS else a - y
-    if loss in (Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER):
+    part = _DERIVATIVES[loss](a, y)
+    if len(OUTPUT_ACTIVATIONS[loss]) > 1:
         _, derivative = ACTIVATIONS[activation]
         part = part * derivative(a)
+        if activation == Activation.SOFTMAX:
+            part = a * (part - (a * part).sum(axis=1, keepdims=True))
     delta[...] = 0
     delta[used] = part if sample_weight is None else part * sample_weight[used, np.newaxis]
 

@@ -308,6 +308,26 @@ class Session:
             first_example=first_example,
         )
 
+    def backward(self, out: Array, dX: Array, examples: Examples) -> None:
+        """Go back from any function f of the outputs, equations (4) and (5).
+
+        Parameters
+        ----------
+        out : ndarray of shape (n_parameters,)
+            Receives the derivative of f by the parameters, summed over the examples.
+        dX : ndarray of shape (n, n_0)
+            A C-contiguous array of the network's dtype that receives ∂f/∂X = δ^0.
+        examples : Examples
+            Their targets are ∂f/∂A^L.
+        """
+        self._load(transposes=True)
+        self._workspace.backward(out, dX, examples)
+
+    def jacobian(self, out: Array, examples: Examples) -> None:
+        """Set `out`, a C-contiguous array of shape (n, n_L, n_0), to ∂A^L/∂X."""
+        self._load(transposes=True)
+        self._workspace.jacobian(out, examples)
+
     def update(self, gradient: Array, weight: float) -> None:
         """Apply (6) for a given gradient, after `use`.
 

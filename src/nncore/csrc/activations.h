@@ -73,7 +73,7 @@ static void times_derivative(void *delta_, const void *A_, enum nncore_activatio
         break;
         NNCORE_ELEMENTWISE_ACTIVATIONS(X)
 #undef X
-    case NNCORE_SOFTMAX: /* an output's only, whose delta is A - Y */
+    case NNCORE_SOFTMAX: /* an output's only, see output_delta */
         break;
     }
 }

@@ -76,6 +76,9 @@ static double loss(const void *A_, const void *Y_, const void *sample_weight_,
                 row += SELECT(r <= 1, R(0.5) * r * r, r - R(0.5));
                 break;
             }
+            case NNCORE_CUSTOM:
+                row = multiply_add(y, a, row);
+                break;
             }
         }
         total += (double)lane_sum(row) * weight;
@@ -88,7 +91,9 @@ static void output_delta(void *delta_, const void *A, const void *Y_, const void
                          ptrdiff_t n) {
     real *delta = delta_;
     const real *a = A, *y = Y_, *sample_weight = sample_weight_;
-    if (!sample_weight) /* one long row */
+    /* Its derivative couples the outputs of a row. */
+    const int is_softmax = loss == NNCORE_CUSTOM && activation == NNCORE_SOFTMAX;
+    if (!sample_weight && !is_softmax) /* one long row */
         n *= n_rows, n_rows = 1;
     for (ptrdiff_t i = 0; i < n_rows; i++) {
         const V weight = broadcast(sample_weight ? sample_weight[i] : 1);
@@ -99,11 +104,16 @@ static void output_delta(void *delta_, const void *A, const void *Y_, const void
                 r = SELECT(r > 0, broadcast(1), SELECT(r < 0, broadcast(-1), r));
             else if (loss == NNCORE_HUBER)
                 r = SELECT(r > 1, broadcast(1), SELECT(r < -1, broadcast(-1), r));
+            else if (loss == NNCORE_CUSTOM)
+                r = LOAD(y + at, count);
             STORE(delta + at, weight * r, count);
         }
     }
     /* The other losses' derivatives cancel sigma'. */
-    if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR || loss == NNCORE_HUBER)
+    if (is_softmax)
+        times_softmax_jacobian(delta, a, n_rows, n);
+    else if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR ||
+             loss == NNCORE_HUBER || loss == NNCORE_CUSTOM)
         times_derivative(delta, A, activation, n_rows * n);
     for (ptrdiff_t i = 0; sample_weight && i < n_rows; i++)
         if (sample_weight[i] == 0) /* even if a or y is not finite */

@@ -35,7 +35,8 @@ enum nncore_loss {
     NNCORE_CROSS_ENTROPY,
     NNCORE_POISSON,
     NNCORE_ABSOLUTE_ERROR,
-    NNCORE_HUBER
+    NNCORE_HUBER,
+    NNCORE_CUSTOM /* sum of y a: Y is dE/dA, which somebody else has computed */
 };
 
 enum nncore_function { NNCORE_EXP, NNCORE_LOG };

@@ -57,6 +57,18 @@ static void softmax_row(real *A, ptrdiff_t n) {
         STORE(A + j, LOAD(A + j, count) / sum, count);
 }
 
+/* delta <- a (delta - sum of a delta) for each row: delta times the Jacobian of softmax. */
+static void times_softmax_jacobian(real *delta, const real *A, ptrdiff_t n_rows, ptrdiff_t n) {
+    for (; n_rows > 0; n_rows--, delta += n, A += n) {
+        V parts = {0};
+        FOR_EACH_VECTOR (j, count, n)
+            parts = multiply_add(LOAD(A + j, count), LOAD(delta + j, count), parts);
+        const real sum = lane_sum(parts);
+        FOR_EACH_VECTOR (j, count, n)
+            STORE(delta + j, LOAD(A + j, count) * (LOAD(delta + j, count) - sum), count);
+    }
+}
+
 static void softmax(real *A, ptrdiff_t n_rows, ptrdiff_t n) {
     if (n > LANE_COLUMNS)
         for (; n_rows > 0; n_rows--, A += n)
