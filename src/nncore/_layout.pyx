@@ -431,6 +431,12 @@ cdef class Layout:
             self.loaded[slot] = vector.version = _next_version()
             slot += 1
 
+    def copy_to(self, list vectors not None):
+        """Copy the first slots into other flat vectors."""
+        cdef Py_ssize_t slot
+        for slot in range(len(vectors)):
+            self._unpack(slot, vectors[slot])
+
     def forget(self):
         """Regard all slots as out of date."""
         cdef Py_ssize_t slot

@@ -10,16 +10,19 @@ import numpy.typing as npt
 
 from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
+from ._files import FilePath
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks
+from .checkpoints import split_checkpoint, writing
 from .evaluation import Evaluation, Part
 from .hints import hint_at_large_inputs, hint_at_unreachable_targets
 from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
 from .optimizers import Optimizer, as_optimizer
 from .reports import verbose_callback
+from .resuming import Record, fingerprints, optimizer_settings
 from .session import StepOptions
-from .training import ArrayData, Position, Run
+from .training import ArrayData, Run
 from .typing import Metrics, OptimizerName
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def fit(
     callbacks: Sequence[Callback],
     verbose: bool,
     n_threads: int | None,
+    resume: FilePath | None,
 ) -> History:
     """Train a network; `Network.fit` describes parameters, result and errors."""
     architecture = network.architecture
@@ -64,35 +68,61 @@ def fit(
         if validation is not None:
             raise ValueError("validation_data and validation_split must not be given together")
         training, validation = training.split(_as_share(validation_split), shuffled=shuffle)
+    checked_metrics = as_metrics(metrics, architecture)
     evaluation = Evaluation(
         network,
         training if as_bool("training_metrics", training_metrics) else None,
         validation,
-        as_metrics(metrics, architecture),
+        checked_metrics,
         n_threads,
     )
-    checked_callbacks = as_callbacks(callbacks, ["loss", *evaluation.names], optimizer)
+    checked_callbacks, checkpoint = split_checkpoint(
+        as_callbacks(callbacks, ["loss", *evaluation.names], optimizer)
+    )
     if as_bool("verbose", verbose):
         checked_callbacks.insert(0, verbose_callback())
-    options = as_step_options(
-        dropout, gradient_clipping, architecture.n_hidden, lambda: int(rng.integers(2**63))
-    )
+    # The seed of dropout is drawn once nothing can be refused any more.
+    options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
     hint_at_large_inputs(examples)
     hint_at_unreachable_targets(examples, architecture)
 
     batch_size = min(batch_size, training.n)
-    history = History()
-    with network.session(training.n, batch_size=batch_size, n_threads=n_threads) as session:
+    settings = {
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed if isinstance(seed, (int, np.integer)) else None,
+        "dropout": options.dropout,
+        "gradient_clipping": options.max_norm or None,
+        "validation_split": validation_split,
+        "metrics": tuple(metric.name for metric in checked_metrics) or None,
+        "training_metrics": training_metrics or None,
+        **optimizer_settings(optimizer),
+    }
+    if checkpoint is not None or resume is not None:
+        settings |= fingerprints("", examples, architecture.dtype)
+        if validation is not None:
+            settings |= fingerprints("validation ", validation.examples, architecture.dtype)
+    record = Record(settings, rng, options, checked_callbacks)
+    n_batches = -(-training.n // batch_size)
+    if resume is None or not record.resume(resume, network, optimizer, epochs, n_batches):
+        record.begin()
+    history = record.history
+    with (
+        network.session(training.n, batch_size=batch_size, n_threads=n_threads) as session,
+        writing(checkpoint, record, session, optimizer) as writer,
+    ):
         run = Run(
             session,
             optimizer,
             ArrayData(examples, training.rows),
             batch_size,
-            draw_order=_draw_order if shuffle else None,
-            position=Position(rng),
-            options=options,
+            draw_order=record.draw_order if shuffle else None,
+            position=record.position,
+            options=record.options,
+            chunk=writer.chunk if writer else None,
+            on_chunk=writer.end_chunk if writer else None,
         )
-        for epoch in run.epochs(epochs):
+        for epoch in run.epochs(0 if record.is_finished else epochs):
             report = evaluation.report()
             end = EpochEnd(
                 epoch=epoch.number,
@@ -106,7 +136,11 @@ def fit(
                 optimizer=optimizer,
             )
             history.append(end)
-            if any_stops(checked_callbacks, end) or end.epoch == epochs:
+            record.is_finished = any_stops(checked_callbacks, end)
+            is_last = record.is_finished or end.epoch == epochs
+            if writer:
+                writer.end_epoch(is_last=is_last)
+            if is_last:
                 end.finish()
                 break
     return history
@@ -133,12 +167,6 @@ def _as_share(validation_split: float) -> float:
     if not 0 < share < 1:
         raise ValueError(f"validation_split must be between 0 and 1, got {validation_split!r}")
     return share
-
-
-def _draw_order(
-    rng: np.random.Generator, last: npt.NDArray[np.intp] | None, n: int
-) -> npt.NDArray[np.intp]:
-    return rng.permutation(n)
 
 
 def as_step_options(

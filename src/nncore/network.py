@@ -280,8 +280,9 @@ class Network(Strict):
         OSError
             The file could not be written; the old one, if any, is unchanged.
         TypeError, ValueError
-            A parameter is not finite, or the optimizer belongs to a network of another shape or is
-            of a class outside nncore.
+            A parameter is not finite, or the optimizer belongs to a network of another shape, is of
+            a class outside nncore, or has a learning rate that is neither a number nor one of
+            `nncore.schedules`.
         """
         save(path, Stored(self._architecture, self._vector.array, optimizer))
 
@@ -773,6 +774,7 @@ class Network(Strict):
         callbacks: Sequence[Callback] = (),
         verbose: bool = False,
         n_threads: int | None = None,
+        resume: FilePath | None = None,
     ) -> History:
         """Train by mini-batch gradient descent, equations (1) to (6), from the current parameters.
 
@@ -829,7 +831,6 @@ class Network(Strict):
             are scaled to it.
         callbacks : sequence of callables
             Called with an `EpochEnd` after each epoch; if one returns True, training stops.
-            `nncore.callbacks` has some.
         verbose : bool, default False
             Whether to show progress: a bar if tqdm is installed and the output is a terminal or a
             notebook, otherwise lines, at most ten a second.
@@ -837,6 +838,12 @@ class Network(Strict):
             The number of threads, at most 1024; results do not depend on it. By default as many as
             make the call faster, a single one for small steps, but not more than the affinity mask,
             the cgroup and ``OMP_NUM_THREADS`` allow. An explicit number is used as given.
+        resume : str or path, optional
+            A file that `nncore.callbacks.Checkpoint` wrote in a run with the same data and
+            arguments. Training continues from there with the same bits as if it had never been
+            interrupted; if the file does not exist, it begins. Network, optimizer, the generator
+            `seed` and the callbacks' states become those of the checkpoint. `epochs`, `n_threads`
+            and `verbose` may differ.
 
         Returns
         -------
@@ -881,4 +888,5 @@ class Network(Strict):
             callbacks=callbacks,
             verbose=verbose,
             n_threads=n_threads,
+            resume=resume,
         )

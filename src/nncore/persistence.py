@@ -21,7 +21,7 @@ from .optimizers import OPTIMIZERS, Optimizer
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Stored", "load", "read_stored", "save"]
+__all__ = ["Stored", "encode_optimizer", "encode_stored", "load", "read_stored", "save"]
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -51,6 +51,19 @@ class Stored:
 
 def save(path: FilePath, stored: Stored) -> None:
     """Write a file; `Network.save` describes errors and guarantees."""
+    write(path, encode_stored(stored))
+
+
+def encode_stored(stored: Stored) -> Contents:
+    """Return the contents of a file, whose tensors are the arrays themselves.
+
+    Raises
+    ------
+    TypeError
+        The optimizer or a value cannot be stored.
+    ValueError
+        A parameter or the optimizer's state is not finite.
+    """
     architecture = stored.architecture
     tensors: Tensors = {}
     sections: dict[str, Any] = {
@@ -64,15 +77,23 @@ def save(path: FilePath, stored: Stored) -> None:
     for l, (W, b) in enumerate(zip(*architecture.views(stored.parameters), strict=True), start=1):
         tensors[f"weights.{l}"], tensors[f"biases.{l}"] = W, b
     if stored.optimizer is not None:
-        sections["optimizer"] = _encode_optimizer(stored.optimizer, architecture, tensors)
+        sections["optimizer"] = encode_optimizer(stored.optimizer, architecture, tensors)
     for name, array in tensors.items():
         _check_finite(name, array)
     for name, value in stored.sections.items():
         sections[name] = encode(name, value, tensors)
-    write(path, Contents(sections, tensors))
+    return Contents(sections, tensors)
 
 
-def _encode_optimizer(optimizer: Optimizer, architecture: Architecture, tensors: Tensors) -> Any:
+def encode_optimizer(optimizer: Optimizer, architecture: Architecture, tensors: Tensors) -> Any:
+    """Return an optimizer as JSON, and add its state to `tensors`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The optimizer or its schedule is not one of nncore's, or it belongs to a network of another
+        shape.
+    """
     kinds: dict[type, str] = {cls: kind for kind, cls in OPTIMIZERS.items()}
     if type(optimizer) not in kinds:
         raise TypeError(

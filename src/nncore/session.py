@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -193,6 +193,33 @@ class Session:
         steps = None if self._optimizer is None else self._optimizer.steps
         self._workspace.write_back(self._vectors, steps)
         self._is_ahead = False
+
+    @property
+    def parameters(self) -> Array:
+        """The network's flat vector, for reading only."""
+        return self._parameters_only[0].array
+
+    def copy_to(self, vectors: Sequence[Array], optimizer: Optimizer) -> int:
+        """Copy parameters and state, with the steps that are not written back.
+
+        Parameters
+        ----------
+        vectors : sequence of ndarray of shape (n_parameters,)
+            One for the parameters, and one for each of ``optimizer.arrays``.
+        optimizer : Optimizer
+
+        Returns
+        -------
+        int
+            The steps of the optimizer.
+        """
+        flat = [self.parameters, *optimizer.arrays]
+        # Of these, the first are out of date before the next call of `write_back`.
+        n_slots = len(self._vectors) if self._is_ahead else 0
+        self._workspace.copy_to(list(vectors[:n_slots]))
+        for vector, array in zip(vectors[n_slots:], flat[n_slots:], strict=True):
+            vector[:] = array
+        return self._workspace.step_count if self._is_ahead else optimizer.step_count
 
     def discard(self) -> None:
         """Forget the steps since the last `write_back`."""

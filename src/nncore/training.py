@@ -119,6 +119,8 @@ class Position:
         The orders drawn.
     sums : ndarray of shape (n_batches, 3)
         As in `Session.train`, of the epoch in progress.
+    seconds : float
+        What the epoch in progress has taken so far.
     """
 
     rng: Any = None
@@ -127,6 +129,7 @@ class Position:
     n_orders: int = 0
     order: Order | None = None
     sums: Floats = field(default_factory=lambda: np.empty((0, 3)))
+    seconds: float = 0.0
 
 
 class Epoch(NamedTuple):
@@ -141,7 +144,7 @@ class Epoch(NamedTuple):
     sums : ndarray of shape (n_batches, 3)
         As in `Session.train`; valid until the next epoch.
     seconds : float
-        What its steps took in this process.
+        What its steps took.
     """
 
     number: int
@@ -172,8 +175,9 @@ class Run:
     options : StepOptions, optional
     rule : callable, optional
         Returns the rule of the next epoch; by default the optimizer's.
-    chunk : int, optional
-        The most batches between two calls of `on_chunk`; it does not change the result.
+    chunk : int or callable, optional
+        The most batches until the next call of `on_chunk`, or a function of the position that
+        returns this number. It does not change the result.
     on_chunk : callable, optional
         Called with the position after each chunk but an epoch's last.
     keep_going : bool, default False
@@ -191,7 +195,7 @@ class Run:
         position: Position | None = None,
         options: StepOptions = NO_OPTIONS,
         rule: Callable[[], Rule] | None = None,
-        chunk: int | None = None,
+        chunk: int | Callable[[Position], int] | None = None,
         on_chunk: Callable[[Position], object] | None = None,
         keep_going: bool = False,
     ) -> None:
@@ -226,14 +230,14 @@ class Run:
                 position.n_orders += 1
                 if len(position.sums) != n_batches:
                     position.sums = np.empty((n_batches, 3))
-            begin, first_batch = time.perf_counter(), position.batch
+            self._begin, first_batch = time.perf_counter() - position.seconds, position.batch
             self._session.use(self._optimizer, self._rule(), self._options)
             try:
                 self._train(n_batches)
                 # Added up once, so that the sum does not depend on chunks.
                 loss = float(np.add.reduce(position.sums[:, 0]))
                 if not self._keep_going:
-                    self._check(loss)
+                    self._check(loss, first_batch)
                 self._session.write_back()
             except BaseException as error:
                 # Whole steps stay, but only if they led to numbers.
@@ -245,15 +249,16 @@ class Run:
                     self._session.write_back()
                 raise
             position.epoch += 1
-            position.batch = 0
-            yield Epoch(position.epoch, loss, position.sums, time.perf_counter() - begin)
+            position.batch, position.seconds = 0, 0.0
+            seconds = time.perf_counter() - self._begin
+            yield Epoch(position.epoch, loss, position.sums, seconds)
 
     def _train(self, n_batches: int) -> None:
         """Make the steps of an epoch from the position on."""
         position, n, size = self.position, self._data.n, self._batch_size
         while position.batch < n_batches:
-            last = n_batches if self._chunk is None else position.batch + self._chunk
-            end = min(last * size, n)
+            chunk = self._chunk(position) if callable(self._chunk) else self._chunk
+            end = n if chunk is None else min((position.batch + chunk) * size, n)
             for piece in self._data.pieces(position.order, size, position.batch * size, end):
                 self._session.done = piece.begin
                 try:
@@ -272,21 +277,19 @@ class Run:
                     position.sums[position.batch :] = 0
                     return
             if position.batch < n_batches and self._on_chunk is not None:
+                position.seconds = time.perf_counter() - self._begin
                 self._on_chunk(position)
 
-    def _check(self, loss: float) -> None:
+    def _check(self, loss: float, first_batch: int) -> None:
         """Raise DivergenceError if the epoch in progress led to numbers that are not finite."""
         what = "the loss"
         if math.isfinite(loss):
             if self._session.is_finite():
                 return
             what = "a parameter or the optimizer's state"
-        epoch = self.position.epoch
-        raise DivergenceError(
-            epoch + 1,
-            self._session.learning_rate,
-            f"the network is back at the end of epoch {epoch}"
-            if epoch
-            else "the network is as it was before",
-            what,
-        )
+        epoch, state = self.position.epoch, "the network is as it was before"
+        if first_batch:
+            state = f"the network is as in the middle of epoch {epoch + 1}, where the run resumed"
+        elif epoch:
+            state = f"the network is back at the end of epoch {epoch}"
+        raise DivergenceError(epoch + 1, self._session.learning_rate, state, what)

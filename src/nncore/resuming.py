@@ -1,0 +1,282 @@
+"""What a run needs, besides network and optimizer, to continue with the same bits."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import as_vector
+from ._checks import as_bool, as_integer, as_real
+from ._files import FilePath, as_path, refused
+from ._kernels import KERNELS
+from ._layout import Examples
+from .architecture import Architecture
+from .hints import hint
+from .history import History
+from .optimizers import Optimizer
+from .persistence import read_stored
+from .session import StepOptions
+from .training import Position
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["Record", "fingerprints", "optimizer_settings"]
+
+Array = npt.NDArray[Any]
+Order = npt.NDArray[np.intp]
+
+# How many rows of the examples tell them from others.
+_SAMPLE = 64
+
+
+def fingerprints(prefix: str, examples: Examples, dtype: np.dtype[Any]) -> dict[str, str | None]:
+    """Return a short description of each array, which tells it from other arrays."""
+    rows = np.linspace(0, examples.n - 1, min(examples.n, _SAMPLE)).astype(np.intp)
+    described: dict[str, str | None] = {}
+    for name, array in zip(("X", "Y", "sample_weight"), examples.arrays, strict=True):
+        described[prefix + name] = None
+        if array is not None:
+            is_classes = array.dtype == np.intp
+            sample = np.ascontiguousarray(array[rows], np.int64 if is_classes else dtype)
+            checksum = zlib.crc32(sample.reshape(-1).view(np.uint8).data)
+            described[prefix + name] = f"an array of shape {array.shape}, checksum {checksum:08x}"
+    return described
+
+
+class Record:
+    """What a checkpoint holds besides network and optimizer.
+
+    Parameters
+    ----------
+    settings : dict
+        What determines the bits, by the names of arguments. Only runs with equal settings continue
+        each other.
+    rng : numpy.random.Generator
+    options : StepOptions
+    callbacks : iterable
+        Those that have ``state`` and ``set_state`` take part.
+
+    Attributes
+    ----------
+    position : Position
+    history : History
+    options : StepOptions
+    is_finished : bool
+        Whether a callback has ended the run.
+    parameters : ndarray of shape (n_parameters,) or None
+        The parameters that a longer run continues with, if a callback gave the network others when
+        the run ended.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        rng: np.random.Generator,
+        options: StepOptions,
+        callbacks: Iterable[Any],
+    ) -> None:
+        self._callbacks = [
+            callback
+            for callback in callbacks
+            if hasattr(callback, "state") and hasattr(callback, "set_state")
+        ]
+        self._settings = {
+            **settings,
+            "seed's generator": type(rng.bit_generator).__name__,
+            "callbacks": tuple(type(callback).__name__ for callback in self._callbacks),
+        }
+        self._rng = rng
+        # The generator's state before it drew the order of the epoch in progress.
+        self._rng_state: Any = None
+        self.position = Position(rng)
+        self.history = History()
+        self.options = options
+        self.is_finished = False
+        self.parameters: Array | None = None
+        self._resumed_from: str | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The epochs, and the batches of the one in progress."""
+        return self.position.epoch, self.position.batch
+
+    @property
+    def n_steps(self) -> int:
+        """The steps of the run so far."""
+        return self.position.epoch * len(self.position.sums) + self.position.batch
+
+    def place_in(self, path: str) -> tuple[int, int] | None:
+        """Return the place in a file if it is the one that the run resumed from."""
+        is_same = self._resumed_from == os.path.realpath(path)
+        return self.place if is_same else None
+
+    def draw_order(self, rng: Any, last: Order | None, n: int) -> Order:
+        """Return a random order."""
+        self._rng_state = rng.bit_generator.state
+        return np.asarray(rng.permutation(n))
+
+    def values(self) -> dict[str, Any]:
+        """Return everything."""
+        position = self.position
+        rng_state = self._rng_state if position.batch else None
+        return {
+            "settings": self._settings,
+            "kernels": KERNELS,
+            "dropout_seed": self.options.dropout_seed,
+            "rng": rng_state or self._rng.bit_generator.state,
+            "position": {
+                "epoch": position.epoch,
+                "batch": position.batch,
+                "sums": position.sums[: position.batch],
+                "seconds": position.seconds,
+            },
+            "history": _as_arrays(vars(self.history)),
+            "callbacks": [callback.state() for callback in self._callbacks],
+            "is_finished": self.is_finished,
+            "parameters": self.parameters,
+        }
+
+    def begin(self) -> None:
+        """Draw what belongs to the run as a whole."""
+        if any(self.options.dropout):
+            seed = int(self._rng.integers(2**63))
+            self.options = replace(self.options, dropout_seed=seed)
+
+    def resume(
+        self, path: FilePath, network: Network, optimizer: Optimizer, epochs: int, n_batches: int
+    ) -> bool:
+        """Continue from a checkpoint: restore all of it, also in the network and the optimizer.
+
+        Returns
+        -------
+        bool
+            False if there is no file; nothing has changed.
+
+        Raises
+        ------
+        OSError
+            The file could not be read.
+        ValueError
+            The file holds no checkpoint of a run like this one; nothing has changed.
+        """
+        path = as_path(path)
+        try:
+            stored = read_stored(path)
+        except FileNotFoundError:
+            return False
+        with refused(path):
+            if "checkpoint" not in stored.sections or stored.optimizer is None:
+                raise ValueError("it holds no checkpoint of a run")
+            values = stored.sections["checkpoint"]
+            theirs = {
+                **_described(stored.architecture),
+                # A coefficient that the file does not know is its default.
+                **optimizer_settings(type(stored.optimizer)()),
+                **values["settings"],
+            }
+        ours = {**_described(network.architecture), **self._settings}
+        for name in {**ours, **theirs}:
+            if ours.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"{name} must be {theirs.get(name)!r} to resume from {path!r}, "
+                    f"got {ours.get(name)!r}"
+                )
+        with refused(path):
+            position = _as_position(self._rng, n_batches, **values["position"])
+            history = History(**_as_lists(values["history"], position.epoch))
+            if len(history) != position.epoch:
+                raise ValueError("its history does not fit its position")
+            seed = as_integer("dropout_seed", values["dropout_seed"], low=0, high=2**63)
+            is_finished = as_bool("is_finished", values["is_finished"])
+            type(self._rng.bit_generator)(0).state = values["rng"]  # raises if it is invalid
+            states = list(zip(self._callbacks, values["callbacks"], strict=True))
+            unfinished = values["parameters"]
+            if unfinished is not None:
+                n, dtype = stored.architecture.n_parameters, stored.architecture.dtype
+                unfinished = as_vector("parameters", unfinished, n, dtype)
+        least = position.epoch + (position.batch > 0)
+        if epochs < least:
+            raise ValueError(
+                f"epochs must be at least {least} to resume from {path!r}, got {epochs}"
+            )
+        if values["kernels"] != KERNELS:
+            hint(
+                f"{path!r} was written with the kernels {values['kernels']}; with {KERNELS} the "
+                "last digits may differ from those of an uninterrupted run"
+            )
+
+        for callback, state in states:
+            callback.set_state(state)
+        if unfinished is None or is_finished or position.epoch == epochs:
+            network.parameters, self.parameters = stored.parameters, unfinished
+        else:
+            network.parameters = unfinished
+        optimizer.restore(
+            stored.architecture,
+            stored.optimizer.coefficients,
+            stored.optimizer.step_count,
+            stored.optimizer.arrays,
+        )
+        self._rng.bit_generator.state = values["rng"]
+        self.position, self.is_finished = position, is_finished
+        self.options = replace(self.options, dropout_seed=seed)
+        self.history = history
+        self._resumed_from = os.path.realpath(path)
+        return True
+
+
+def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return kind and coefficients of an optimizer, as a part of a run's settings."""
+    return {
+        "optimizer": type(optimizer).__name__,
+        **{
+            f"optimizer.{name}": repr(value) if callable(value) else value
+            for name, value in optimizer.coefficients.items()
+        },
+    }
+
+
+def _described(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "sizes": architecture.sizes,
+        "activation": architecture.activation_names,
+        "loss": architecture.loss_name,
+        "dtype": architecture.dtype.name,
+    }
+
+
+def _as_arrays(values: Any) -> Any:
+    """Return lists of floats, one or a dict of them, as arrays."""
+    if isinstance(values, dict):
+        return {name: _as_arrays(value) for name, value in values.items()}
+    return np.array(values, dtype=np.float64)
+
+
+def _as_lists(values: Any, n: int) -> Any:
+    """Undo `_as_arrays` for lists of length n, or of length 0 for what is not recorded."""
+    if isinstance(values, dict):
+        return {name: _as_lists(value, n) for name, value in values.items()}
+    if values.dtype != np.float64 or values.shape not in ((n,), (0,)):
+        raise ValueError("its history does not fit its position")
+    return values.tolist()
+
+
+def _as_position(
+    rng: np.random.Generator, n_batches: int, epoch: int, batch: int, sums: Array, seconds: float
+) -> Position:
+    """Return the position in a file, from which the order of the epoch is drawn again."""
+    epoch = as_integer("epoch", epoch, low=0, high=None)
+    batch = as_integer("batch", batch, low=0, high=n_batches - 1)
+    if sums.shape != (batch, 3) or sums.dtype != np.float64:
+        raise ValueError("its sums do not fit its position")
+    position = Position(rng, epoch, batch, n_orders=epoch, seconds=as_real("seconds", seconds))
+    position.sums = np.empty((n_batches, 3))
+    position.sums[:batch] = sums
+    return position
