@@ -118,6 +118,12 @@ def predictions(dtype: DTypeName) -> list[Case]:
     return [Case((784, 30, 10), 1, n_rows, "predict", dtype) for n_rows in (1, 10_000)]
 
 
+def online() -> list[Case]:
+    """Return what a loop calls a thousand times a second."""
+    step = Case((12, 64, 64, 4), 32, 32, "train_on_batch", optimizer="adam", activation="relu")
+    return [replace(step, n_samples=1, call="predict"), step]
+
+
 MNIST = os.environ.get("NNCORE_MNIST")  # a directory with the images
 DATASETS = ["digits", "mnist10k", "10k x 20", "100k x 50"]
 EPOCHS = 20

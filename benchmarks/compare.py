@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,10 +17,9 @@ from typing import Any
 import cases
 import report
 from contestants import CONTESTANTS, ESTIMATORS, PEERS
-from machine import HERE, available_cpus, describe
-from rounds import Comparison, say
+from machine import GIT, HERE, available_cpus, circumstances, say
+from rounds import Comparison
 
-GIT = ["git", "-C", str(HERE.parent)]
 PARTS = ["training", "calls", "prediction"]
 DTYPES = ["float32", "float64"]
 
@@ -98,28 +95,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure every case for every number of threads; Ctrl-C keeps the rows that are finished."""
     start = time.perf_counter()
     source = source_directory(options.before) if options.before else None
-    commit = [*GIT, "describe", "--always", "--dirty", "--abbrev=12"]
-    # With these set BLAS is slower than for the users whom the figures are for.
-    variables = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-    removed = [name for name in variables if os.environ.pop(name, None)]
     results: dict[str, Any] = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(commit, capture_output=True, text=True).stdout.strip(),
+        **circumstances(),
         "before": options.before,
         "base": options.contestants[0],
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "machine": describe(),
-        "load_average": os.getloadavg()[0],
-        "removed_variables": removed,
         "contestants": {},
         "left_out": {},
         **{part: [] for part in report.PARTS},
     }
-    if results["load_average"] > 0.5:
-        say(f"the machine is busy (load {results['load_average']:.1f}): expect noise")
-    if removed:
-        say(f"removed from the environment: {', '.join(removed)}")
     for n_threads in options.threads:
         todo = list(wanted(options, n_threads))
         with Comparison(options.contestants, source, n_threads) as comparison:

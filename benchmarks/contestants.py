@@ -41,9 +41,13 @@ class Contestant:
         if self.case.call == "fit":
             call(count)
             return
-        data = (self.X,) if self.case.call == "predict" else (self.X, self.Y)
+        data = self.data()
         for _ in range(count):
             call(*data)
+
+    def data(self) -> tuple[Array, ...]:
+        """Return the arguments of a single step or prediction."""
+        return (self.X,) if self.case.call == "predict" else (self.X, self.Y)
 
     def warm_up(self) -> list[float]:
         """Do the work twice; return the losses before and after it, none of a yardstick."""
@@ -73,10 +77,9 @@ class NNCore(Contestant):
         self.network = nncore.Network(
             case.sizes, activation=case.activations, loss="squared_error", dtype=case.dtype
         )
-        weights, biases = case.first_parameters()
-        own = self.network.weights + self.network.biases
-        for array, first in zip(own, weights + biases, strict=True):
-            array[...] = first
+        # Not through views of the network, which would make every later call pack them again.
+        pairs = zip(*case.first_parameters(), strict=True)
+        self.network.parameters = np.concatenate([P.ravel() for pair in pairs for P in pair])
         optimizer = {"sgd": nncore.SGD, "adam": nncore.Adam}[case.optimizer]
         self.optimizer = optimizer(learning_rate=case.learning_rate)
 
@@ -211,6 +214,7 @@ class PyTorch(Contestant):
     """Eager mode, ``torch.optim`` with its defaults, batches picked by a shuffled index."""
 
     packages = ("torch",)
+    options: ClassVar[dict[str, Any]] = {}  # of the optimizer
 
     def __init__(self, case: Case, n_threads: int) -> None:
         import torch
@@ -227,7 +231,7 @@ class PyTorch(Contestant):
             modules += [linear, torch.nn.Sigmoid() if activation == "sigmoid" else torch.nn.ReLU()]
         self.model = torch.nn.Sequential(*modules)
         optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[case.optimizer]
-        self.optimizer = optimizer(self.model.parameters(), lr=case.learning_rate)
+        self.optimizer = optimizer(self.model.parameters(), lr=case.learning_rate, **self.options)
 
     def fit(self, epochs: int) -> None:
         X, Y = self.torch.from_numpy(self.X), self.torch.from_numpy(self.Y)
@@ -247,6 +251,56 @@ class PyTorch(Contestant):
     def predict(self, X: Array) -> Array:
         with self.torch.no_grad():
             return np.asarray(self.model(self.torch.from_numpy(X)).numpy())
+
+
+class PyTorchFused(PyTorch):
+    """The optimizer's kernel updates all parameters at once."""
+
+    options: ClassVar[dict[str, Any]] = {"fused": True}
+    calls = ("fit", "train_on_batch")
+
+
+class TorchJIT(PyTorch):
+    """A frozen graph of the model."""
+
+    calls = ("predict",)
+
+    def __init__(self, case: Case, n_threads: int) -> None:
+        super().__init__(case, n_threads)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        example = self.torch.from_numpy(self.X)
+        self.model = self.torch.jit.freeze(self.torch.jit.trace(self.model.eval(), example))
+
+
+class ONNXRuntime(Contestant):
+    packages = ("onnxruntime", "onnx")
+    calls = ("predict",)
+
+    def __init__(self, case: Case, n_threads: int) -> None:
+        import onnx
+        import onnxruntime
+        from onnx import helper
+
+        super().__init__(case, n_threads)
+        nodes, arrays = [], []
+        for l, (W, b) in enumerate(zip(*case.first_parameters(), strict=True)):
+            arrays += [onnx.numpy_helper.from_array(P, f"{n}{l}") for n, P in (("W", W), ("b", b))]
+            nodes.append(helper.make_node("Gemm", [f"A{l}", f"W{l}", f"b{l}"], [f"Z{l}"]))
+            function = case.activations[l].capitalize()
+            nodes.append(helper.make_node(function, [f"Z{l}"], [f"A{l + 1}"]))
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(case.dtype))
+        ends = [
+            helper.make_tensor_value_info(f"A{l}", kind, [None, case.sizes[l]])
+            for l in (0, len(case.shapes))
+        ]
+        graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], arrays)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        self.session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+    def predict(self, X: Array) -> Array:
+        return np.asarray(self.session.run(None, {"A0": X})[0])
 
 
 class JAX(Contestant):
@@ -445,4 +499,12 @@ PEERS: dict[str, type[Contestant]] = {
     "peak": Peak,
 }
 ESTIMATORS: dict[str, type[Contestant]] = {"nncore.sklearn": NNCoreEstimator, "sklearn": Estimator}
-CONTESTANTS = PEERS | ESTIMATORS | {"nncore-1": NNCoreOneThread, "nncore-all": NNCoreAllThreads}
+# Take part only by name.
+OTHERS: dict[str, type[Contestant]] = {
+    "nncore-1": NNCoreOneThread,
+    "nncore-all": NNCoreAllThreads,
+    "pytorch-fused": PyTorchFused,
+    "torch.jit": TorchJIT,
+    "onnxruntime": ONNXRuntime,
+}
+CONTESTANTS = PEERS | ESTIMATORS | OTHERS

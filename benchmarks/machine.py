@@ -8,12 +8,14 @@ import platform
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+GIT = ["git", "-C", str(HERE.parent)]
 
 
 def available_cpus() -> list[int]:
@@ -32,6 +34,29 @@ def describe() -> dict[str, Any]:
         "processor": ", ".join(dict.fromkeys(map(" ".join, facts))) or platform.processor(),
         "cpus": len(available_cpus()),
     }
+
+
+def circumstances() -> dict[str, Any]:
+    """Describe a run, and remove what would make BLAS slower than it is for users."""
+    commit = [*GIT, "describe", "--always", "--dirty", "--abbrev=12"]
+    results: dict[str, Any] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": subprocess.run(commit, capture_output=True, text=True).stdout.strip(),
+        "machine": describe(),
+        "load_average": os.getloadavg()[0],
+        "removed_variables": [
+            name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if os.environ.pop(name, None)
+        ],
+    }
+    if results["load_average"] > 0.5:
+        say(f"the machine is busy (load {results['load_average']:.1f}): expect noise")
+    if results["removed_variables"]:
+        say(f"removed from the environment: {', '.join(results['removed_variables'])}")
+    return results
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @cache

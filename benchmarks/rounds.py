@@ -18,14 +18,10 @@ from typing import Any
 import worker
 from cases import AnyCase
 from contestants import CONTESTANTS
-from machine import available_cpus
+from machine import available_cpus, say
 
 # A BLAS's idle threads spin for about 0.1 s, which the next contestant must not pay for.
 SETTLING_SECONDS = 0.15
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 class Comparison(ExitStack):

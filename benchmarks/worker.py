@@ -53,6 +53,22 @@ class Worker:
         self.contestant.repeat(self.count)
         return (time.perf_counter() - start) / (self.count * self.case.steps)
 
+    def latencies(self, count: int, interval: float) -> list[float]:
+        """Return the seconds of calls that begin `interval` seconds apart.
+
+        A call that ends after the next one's time delays that one, but not those after it.
+        """
+        call, data = getattr(self.contestant, self.case.call), self.contestant.data()
+        results, due = [], time.perf_counter()
+        for _ in range(count):
+            while (begin := time.perf_counter()) < due:
+                pass
+            call(*data)
+            end = time.perf_counter()
+            results.append(end - begin)
+            due = max(due + interval, end)
+        return results
+
 
 _worker: Worker
 

@@ -4,9 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from helpers import problem, snapshot
+from helpers import problem, refused, snapshot
 
 import nncore
+from nncore.callbacks import EarlyStopping
 
 
 def test_callback_receives_what_the_epoch_led_to() -> None:
@@ -138,3 +139,9 @@ def test_a_copy_of_the_parameters_leaves_them_to_the_network() -> None:
     assert copied.tobytes() == before
     copied[:] = 0
     assert net.parameters.all()
+
+
+def test_a_class_in_place_of_an_instance_is_refused() -> None:
+    net, X, Y = problem()
+    with refused(TypeError, "instances such as EarlyStopping(...)", unchanged=[net]):
+        net.fit(X, Y, callbacks=[EarlyStopping])  # type: ignore[list-item]

@@ -126,27 +126,33 @@ def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 # Progress
 
 
-def test_progress_shows_losses_rate_and_the_time_left() -> None:
+def shown_by_a_bar(*ends: nncore.EpochEnd) -> str:
+    """Return what a bar of its own shows at last."""
     output = io.StringIO()
     bar = Progress(file=output, mininterval=0, ncols=150)
-    for epoch in (1, 2):
-        bar(epoch_end(epoch, epochs=4, seconds=10.0))
+    for end in ends:
+        bar(end)
     shown = output.getvalue().split("\r")[-1]
-    assert "2/4" in shown
-    assert "loss 0.5000, 10 examples/s" in shown
-    epoch_end(2).finish()
+    ends[-1].finish()
+    return shown
+
+
+def test_progress_shows_losses_rate_and_the_time_left() -> None:
+    shown = shown_by_a_bar(*(epoch_end(epoch, epochs=4, seconds=10.0) for epoch in (1, 2)))
+    assert shown.startswith("2/4 |")
+    assert shown.endswith(" left, loss 0.5000, 10.0 examples/s")
 
 
 def test_the_time_of_the_first_epoch_counts() -> None:
-    output = io.StringIO()
-    Progress(file=output, mininterval=0, ncols=150)(epoch_end(1, epochs=4, seconds=3600.0))
-    assert "[1:00:00<3:00:0" in output.getvalue().split("\r")[-1]
+    assert "3:00:0" in shown_by_a_bar(epoch_end(1, epochs=4, seconds=3600.0))
 
 
 def test_a_bar_of_a_resumed_run_begins_where_it_was_interrupted() -> None:
-    output = io.StringIO()
-    Progress(file=output, mininterval=0, ncols=150)(epoch_end(8, epochs=10))
-    assert "8/10" in output.getvalue().split("\r")[-1]
+    assert shown_by_a_bar(epoch_end(8, epochs=10)).startswith("8/10 |")
+
+
+def test_epochs_without_a_time_have_no_rate() -> None:
+    assert shown_by_a_bar(epoch_end(1, seconds=0.0)).endswith("left, loss 1.000")
 
 
 def test_each_fit_gets_a_bar_of_its_own() -> None:

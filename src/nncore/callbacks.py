@@ -10,13 +10,12 @@ The classes here start afresh with the first epoch of each fit, so an instance c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
 from .checkpoints import Checkpoint
-from .history import Callback
+from .history import Callback, EpochEnd
 from .monitors import BestModel, EarlyStopping, Monitor, ReduceOnPlateau
 from .optimizers import Optimizer
 from .reports import Log, Progress
@@ -57,6 +56,11 @@ def as_callbacks(
     except TypeError:
         raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}") from None
     for callback in checked:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(
+                f"callbacks must be instances such as {name}(...), got the class {name}"
+            )
         if not callable(callback):
             raise TypeError(f"callbacks must be callables, got {callback!r}")
         if isinstance(callback, Monitor):
@@ -64,7 +68,7 @@ def as_callbacks(
     return checked
 
 
-def any_stops(callbacks: Iterable[Callable[[Any], object]], end: object) -> bool:
+def any_stops(callbacks: Iterable[Callback], end: EpochEnd) -> bool:
     """Call every callback with `end`; return whether one of them returned True."""
     answers = [callback(end) for callback in callbacks]
     return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)

@@ -831,6 +831,7 @@ class Network(Strict):
             are scaled to it.
         callbacks : sequence of callables
             Called with an `EpochEnd` after each epoch; if one returns True, training stops.
+            `nncore.callbacks` has some.
         verbose : bool, default False
             Whether to show progress: a bar if tqdm is installed and the output is a terminal or a
             notebook, otherwise lines, at most ten a second.

@@ -143,7 +143,8 @@ class Progress:
             from tqdm.auto import tqdm
         except ModuleNotFoundError:
             raise ImportError("Progress needs tqdm: pip install nncore[progress]") from None
-        self._new_bar = partial(tqdm, **{"unit": "epoch", **options})
+        layout = "{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
+        self._new_bar = partial(tqdm, **{"bar_format": layout, **options})
         self._bar: Any = None
 
     def __call__(self, end: EpochEnd) -> None:
@@ -157,7 +158,7 @@ class Progress:
                 self._bar.last_print_t = self._bar.start_t
         text = ", ".join(f"{name} {number(value)}" for name, value in end.values.items())
         if end.seconds > 0:
-            text += f", {end.n_examples / end.seconds:,.0f} examples/s"
+            text += f", {self._bar.format_sizeof(end.n_examples / end.seconds)} examples/s"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
         end.when_last(self._close)
