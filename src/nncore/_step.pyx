@@ -17,8 +17,8 @@ from libc.string cimport memcpy, memset
 
 from nncore._kernels cimport CUSTOM, IDENTITY, SOFTMAX, Activation, Loss
 from nncore._layout cimport (
-    GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Counter, Examples, Layer, Layout, Source, Tile,
-    width_of_panel)
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Counter, Examples, Layer, Layout, Slot, Source,
+    Tile, width_of_panel)
 from nncore._team cimport Team, is_stopped, run_item, stop, watch
 
 import numpy as np
@@ -945,12 +945,9 @@ cdef inline void _update(
     """(6) for `count` parameters from `at` on: weights, which decay, or biases."""
     cdef:
         double decay = w.decay if decays else 0
-        char *parameters = w.packed[<int> PARAMETERS] + at * w.itemsize
-        char *state_1 = w.packed[<int> STATE_1] + at * w.itemsize
-        char *state_2 = w.packed[<int> STATE_2] + at * w.itemsize
-        char *state_3 = NULL
-    if w.packed[<int> STATE_3] != NULL:
-        state_3 = w.packed[<int> STATE_3] + at * w.itemsize
+        char *parameters = _part(w, PARAMETERS, at)
+        char *state_1 = _part(w, STATE_1, at)
+        char *state_2 = _part(w, STATE_2, at)
     if decays and w.shrinkage != 0:
         # W <- W - η λ W.
         w.kernels.sgd(parameters, parameters, w.shrinkage, 0, count)
@@ -960,16 +957,22 @@ cdef inline void _update(
             w.epsilon, decay, count)
     elif w.rule.kind == AMSGRAD:
         w.kernels.amsgrad(
-            parameters, state_1, state_2, state_3, gradient, w.step_size, w.rule.beta_1,
-            w.rule.beta_2, w.epsilon, decay, count)
+            parameters, state_1, state_2, _part(w, STATE_3, at), gradient, w.step_size,
+            w.rule.beta_1, w.rule.beta_2, w.epsilon, decay, count)
     elif w.rule.kind == RMSPROP:
         w.kernels.rmsprop(
             parameters, state_1, state_2 if w.rule.centered else NULL,
-            NULL if w.rule.momentum == 0 else state_3 if w.rule.centered else state_2, gradient,
-            w.rule.learning_rate, w.rule.rho, w.rule.momentum, w.rule.epsilon, decay, count)
+            NULL if w.rule.momentum == 0 else _part(w, STATE_3, at) if w.rule.centered else
+            state_2, gradient, w.rule.learning_rate, w.rule.rho, w.rule.momentum, w.rule.epsilon,
+            decay, count)
     elif w.rule.kind == MOMENTUM:
         w.kernels.momentum(
             parameters, state_1, gradient, w.rule.learning_rate, w.rule.momentum,
             w.rule.nesterov, decay, count)
     else:
         w.kernels.sgd(parameters, gradient, w.rule.learning_rate, decay, count)
+
+
+cdef inline char *_part(Workspace w, Slot slot, Py_ssize_t at) noexcept nogil:
+    """The part of a slot that begins with its element `at`."""
+    return w.packed[<int> slot] + at * w.itemsize
