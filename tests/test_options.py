@@ -180,10 +180,19 @@ def test_a_misspelt_or_foreign_name_gives_a_suggestion(option: str, given: Any, 
         nncore.Network([4, 3, 2], **{option: given})
 
 
-@pytest.mark.parametrize(("given", "meant"), [("Adam", "adam"), ("sgdm", "sgd"), ("adma", "adam")])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("Adam", "adam"), ("adma", "adam"), ("sgdm", "sgd"), ("rms", "rmsprop"), ("AdamW", "adamw")],
+)
 def test_a_wrong_name_of_an_optimizer_gives_a_suggestion(given: Any, meant: str) -> None:
     with pytest.raises(ValueError, match=f"optimizer must be .* did you mean '{meant}'\\?$"):
         nncore.Network([2, 1]).fit([[0, 0]], [0], optimizer=given)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("acc", "accuracy"), ("accurcy", "accuracy")])
+def test_a_wrong_name_of_a_metric_gives_a_suggestion(given: Any, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"metrics must be .* did you mean '{meant}'\\?$"):
+        nncore.Network([2, 1]).fit([[0, 0]], [0], metrics=[given])
 
 
 def test_a_name_like_no_other_gives_no_suggestion() -> None:

@@ -68,10 +68,14 @@ _ALIASES = {
     "xavier_normal": "glorot_normal",
     "xavier_uniform": "glorot_uniform",
     # optimizers
+    "amsgrad": "adam",
     "gd": "sgd",
     "momentum": "sgd",
     "rms": "rmsprop",
     "sgdm": "sgd",
+    # metrics
+    "acc": "accuracy",
+    "r2_score": "r2",
     # types
     "bfloat16": "float32",
     "float16": "float32",
