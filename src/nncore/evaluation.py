@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import as_real
 from ._layout import Examples
 from .metrics import VALIDATION, Metric
 
@@ -44,17 +45,19 @@ class Part:
         self.rows = rows
         self.n = examples.n if rows is None else len(rows)
 
-    def split(self, share: float, *, shuffled: bool) -> tuple[Part, Part]:
-        """Return all but a share of all examples, and this share.
+    def split(self, validation_split: float, *, shuffled: bool) -> tuple[Part, Part]:
+        """Return the parts for training and for validation of a part that has all examples.
 
         Parameters
         ----------
-        share : float
-            In (0, 1); each part gets at least one example.
+        validation_split : float
+            The share for validation, in (0, 1); each part gets at least one example.
         shuffled : bool
-            Whether to take examples from everywhere, always the same ones, or else the last ones.
+            Whether to take that from everywhere, always the same examples, or else the last ones.
         """
-        n = self.n
+        share, n = as_real("validation_split", validation_split), self.n
+        if not 0 < share < 1:
+            raise ValueError(f"validation_split must be between 0 and 1, got {validation_split!r}")
         if n < 2:
             raise ValueError(f"validation_split needs at least 2 examples, got {n}")
         n_held_out = min(max(round(share * n), 1), n - 1)

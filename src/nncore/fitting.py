@@ -67,7 +67,7 @@ def fit(
     if validation_split is not None:
         if validation is not None:
             raise ValueError("validation_data and validation_split must not be given together")
-        training, validation = training.split(_as_share(validation_split), shuffled=shuffle)
+        training, validation = training.split(validation_split, shuffled=shuffle)
     checked_metrics = as_metrics(metrics, architecture)
     evaluation = Evaluation(
         network,
@@ -160,13 +160,6 @@ def _as_validation(
     X, Y, *rest = validation_data
     names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
     return Part(*as_examples(X, Y, rest[0] if rest else None, architecture, names=names))
-
-
-def _as_share(validation_split: float) -> float:
-    share = as_real("validation_split", validation_split)
-    if not 0 < share < 1:
-        raise ValueError(f"validation_split must be between 0 and 1, got {validation_split!r}")
-    return share
 
 
 def as_step_options(
