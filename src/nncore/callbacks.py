@@ -28,8 +28,6 @@ __all__ = [
     "Monitor",
     "Progress",
     "ReduceOnPlateau",
-    "any_stops",
-    "as_callbacks",
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ._checks import as_bool, as_integer, as_real
+from ._checks import as_bool, as_integer, as_real, suggestion
 from ._files import FilePath, as_path
 from .history import EpochEnd
 from .metrics import METRICS, VALIDATION
@@ -51,11 +51,16 @@ class Monitor:
     def __init__(self, monitor: str, mode: Mode | None, min_delta: float) -> None:
         if not isinstance(monitor, str):
             raise TypeError(f"monitor must be a name such as 'validation_loss', got {monitor!r}")
+        base = monitor.removeprefix(VALIDATION)
+        if mode is None and base not in _MODES:
+            raise ValueError(
+                f"mode must be 'min' or 'max' for {monitor!r}, a metric that nncore does not know, "
+                f"got None{suggestion(base, _MODES)}"
+            )
         if mode is None:
-            mode = _MODES.get(monitor.removeprefix(VALIDATION))
+            mode = _MODES[base]
         if mode not in ("min", "max"):
-            own = "" if mode else f" for the metric {monitor!r}"
-            raise ValueError(f"mode must be 'min' or 'max'{own}, got {mode!r}")
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
         self.monitor = monitor
         self.mode = mode
         self.min_delta = as_real("min_delta", min_delta)
