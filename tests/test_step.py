@@ -23,7 +23,7 @@ class Vectors(Optimizer):
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
-        self._given = rule
+        self._given, self.learning_rate = rule, rule.learning_rate
 
     def rule(self) -> Rule:
         return self._given
