@@ -91,7 +91,7 @@ def main(n_kills: int) -> None:
         assert train(folder) == expected
         names = sorted(path.name for path in folder.iterdir())
         assert names == ["run.safetensors"], names
-    print(f"{kills} kills, {writes} of them during a write, in {runs + 1} runs: the same bits")
+    print(f"{kills} kills, {writes} during a write, {runs + 1} runs completed: the same bits")
 
 
 if __name__ == "__main__":

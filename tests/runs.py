@@ -65,6 +65,7 @@ class Run:
             "step_count": self.optimizer.step_count,
             "loss": self.history.loss,
             "validation_loss": self.history.validation_loss,
+            "metrics": self.history.metrics,
             "seed": repr(self.seed.bit_generator.state),
             "rates": self.decay.rates,
         }

@@ -67,12 +67,23 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adamw": lambda: nncore.AdamW(0.01),
     "rmsprop": lambda: nncore.RMSprop(0.01, momentum=0.5, centered=True),
 }
+
+VALIDATION = Run()
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "in order": {"shuffle": False},
     "dropout": {"dropout": 0.3, "gradient_clipping": 0.1},
     "weights": {"sample_weight": np.arange(37.0)},
     "one batch": {"batch_size": 100},
+    "validation": {
+        "validation_data": (VALIDATION.X[:9], VALIDATION.Y[:9]),
+        "metrics": ["mean_absolute_error"],
+    },
+    "split": {
+        "validation_split": 0.3,
+        "metrics": ["mean_absolute_error"],
+        "training_metrics": True,
+    },
 }
 
 
@@ -82,19 +93,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_a_run_resumed_from_any_step_has_the_same_bits(
     create: Callable[[], Any], options: dict[str, Any], path: Path, written: list[Path]
 ) -> None:
-    whole = Run(create, **options)
-    validation = whole.X[:9], whole.Y[:9]
-    whole.fit(validation_data=validation)
-
-    watched = Run(create, **options)
-    watched.fit(checkpoint_of_each_step(path), validation_data=validation)
+    whole, watched = Run(create, **options), Run(create, **options)
+    whole.fit()
+    watched.fit(checkpoint_of_each_step(path))
     assert watched.result() == whole.result()
-    n_batches = -(-37 // watched.options["batch_size"])
-    assert len(written) == EPOCHS * n_batches
+    assert len(written) == whole.optimizer.step_count
 
     for file in written:
         resumed = Run(create, **options)
-        resumed.fit(resume=file, validation_data=validation)
+        resumed.fit(resume=file)
         assert resumed.result() == whole.result()
 
 

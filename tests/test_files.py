@@ -246,6 +246,28 @@ def test_two_processes_that_write_at_the_same_time_do_not_mix(path: Path) -> Non
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_an_error_without_locks_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where the temporary file is closed before it is renamed."""
+
+    def fail(*args: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(_files, "fcntl", None)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(PermissionError):
+        make([3, 2], seed=1).save(path)
+
+
+@needs_posix
+def test_a_temporary_file_that_cannot_be_opened_does_no_harm(path: Path) -> None:
+    (path.parent / f".{path.name}.tmp").mkdir()
+    make([3, 2], seed=1).save(path)
+    assert nncore.load(path).equals(make([3, 2], seed=1))
+
+
 def test_types_of_all_tensors_return(tmp_path: Path) -> None:
     path = tmp_path / "file"
     codes = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">f4", ">i2"]

@@ -212,30 +212,40 @@ def _open_temporary(path: str) -> tuple[BinaryIO, str]:
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     if fcntl is not None:
-        descriptor = os.open(temporary, flags | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Errors mean that it is locked, renamed or of another user, or that there are no locks.
+        with suppress(OSError), open(_open(temporary, os.O_NOFOLLOW), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last owner may have renamed the file before it released the lock.
-            if os.path.samestat(os.fstat(descriptor), os.lstat(temporary)):
-                os.ftruncate(descriptor, 0)
-                return os.fdopen(descriptor, "wb"), temporary
-        except OSError:  # it is locked or renamed, or the file system has no locks
-            pass
-        os.close(descriptor)
+            if os.path.samestat(os.fstat(file.fileno()), os.lstat(temporary)):
+                file.truncate()
+                # The lock lasts until both descriptors are closed.
+                return open(os.dup(file.fileno()), "wb"), temporary
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.tmp")
-    return os.fdopen(os.open(temporary, flags | os.O_EXCL, 0o666), "wb"), temporary
+    return open(_open(temporary, os.O_EXCL), "wb"), temporary
+
+
+def _open(path: str, flags: int) -> int:
+    """Return the descriptor of a file to write, which may be new."""
+    flags |= os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, 0o666)
 
 
 def _sync_directory(directory: str) -> None:
     """Let a rename survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # files may be created in it, but it cannot be read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 # Reading.
@@ -256,7 +266,7 @@ def read(path: FilePath) -> Contents:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(size - 8, _LONGEST_HEADER):
-            raise ValueError("it is too short for its header")
+            raise ValueError("it is not in the safetensors format, or is cut off")
         # Files of other origin are not read as a whole.
         header = json.loads(file.read(length))
         sections = header.pop("__metadata__")

@@ -64,7 +64,7 @@ class Checkpoint:
     -----
     A checkpoint holds the network, the optimizer, the generator of `seed`, the history, and the
     state of callbacks that have ``state`` and ``set_state``. Errors while writing are raised from
-    `Network.fit`, soon after. The copy takes as much memory as parameters and state.
+    `Network.fit`, soon after. The copy takes as much memory as what it holds.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Checkpoint:
         every_seconds: float | None = None,
     ) -> None:
         self.path = as_path(path)
-        if every_epochs is every_steps is every_seconds is None:
+        if every_epochs is None and every_steps is None and every_seconds is None:
             every_epochs = 1
         for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps)):
             if value is not None:

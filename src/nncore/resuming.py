@@ -44,7 +44,8 @@ def fingerprints(prefix: str, examples: Examples, dtype: np.dtype[Any]) -> dict[
         described[prefix + name] = None
         if array is not None:
             is_classes = array.dtype == np.intp
-            sample = np.ascontiguousarray(array[rows], np.int64 if is_classes else dtype)
+            with np.errstate(over="ignore"):
+                sample = np.ascontiguousarray(array[rows], np.int64 if is_classes else dtype)
             checksum = zlib.crc32(sample.reshape(-1).view(np.uint8).data)
             described[prefix + name] = f"an array of shape {array.shape}, checksum {checksum:08x}"
     return described
@@ -191,7 +192,7 @@ class Record:
         with refused(path):
             position = _as_position(self._rng, n_batches, **values["position"])
             history = History(**_as_lists(values["history"], position.epoch))
-            if len(history) != position.epoch:
+            if len(history) != position.epoch or not isinstance(history.metrics, dict):
                 raise ValueError("its history does not fit its position")
             seed = as_integer("dropout_seed", values["dropout_seed"], low=0, high=2**63)
             is_finished = as_bool("is_finished", values["is_finished"])
