@@ -321,6 +321,7 @@ def _info(_: argparse.Namespace) -> None:
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
         "threadpoolctl": version("threadpoolctl"),
+        "safetensors": version("safetensors"),
         "BLAS": "not recognised by threadpoolctl",
         "CPU": cpu,
         "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
