@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from custom_losses import Custom
 
 import nncore
 from nncore.architecture import OUTPUT_ACTIVATIONS, Architecture
@@ -56,13 +57,20 @@ def test_networks_of_an_architecture_share_it() -> None:
 
 @pytest.mark.parametrize("loss", Loss)
 def test_every_pair_of_loss_and_output_is_allowed_or_refused(loss: Loss) -> None:
+    custom_loss = Custom() if loss is Loss.CUSTOM else None
     for output in Activation:
-        parts = ((3, 2), (output,), loss, np.dtype("float64"))
+        parts = ((3, 2), (output,), loss, np.dtype("float64"), custom_loss)
         if output in OUTPUT_ACTIVATIONS[loss]:
             assert Architecture(*parts).activations == (output,)
         else:
             with pytest.raises(ValueError, match=f"loss '{loss.name.lower()}' needs an output"):
                 Architecture(*parts)
+
+
+@pytest.mark.parametrize(("loss", "custom_loss"), [(Loss.CUSTOM, None), (Loss.HUBER, Custom())])
+def test_only_the_custom_loss_has_an_object(loss: Loss, custom_loss: Custom | None) -> None:
+    with pytest.raises(ValueError, match="custom_loss must be an object for the loss CUSTOM"):
+        Architecture((3, 2), (Activation.IDENTITY,), loss, np.dtype("float64"), custom_loss)
 
 
 def test_names_are_numbered_as_in_the_header() -> None:

@@ -17,6 +17,7 @@ try:
     from ._include import get_include
     from .architecture import Architecture
     from .history import EpochEnd, History
+    from .losses import check_loss
     from .network import Network
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from .persistence import load
@@ -42,6 +43,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "__version__",
+    "check_loss",
     "datasets",
     "get_include",
     "load",

@@ -231,6 +231,12 @@ def _check_targets(name: str, Y: Array, loss: Loss) -> None:
 def _as_targets(name: str, value: object, architecture: Architecture) -> Array:
     n_out, loss = architecture.sizes[-1], architecture.loss
     array = _as_real_array(name, value)
+    if loss == Loss.CUSTOM:
+        if array.ndim == 0:
+            raise ValueError(f"{name} must have a row per example, got a number")
+        array = array.view()
+        array.flags.writeable = False  # functions of users read it
+        return array
     if array.ndim == 1 and loss == Loss.CROSS_ENTROPY and array.dtype.kind in "iu":
         return _as_classes(name, array, n_out)
     if array.ndim == 1 and n_out == 1:

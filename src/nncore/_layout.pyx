@@ -6,7 +6,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from nncore._kernels cimport (
-    BINARY_CROSS_ENTROPY, CROSS_ENTROPY, POISSON, Loss, blas_tables, tables)
+    BINARY_CROSS_ENTROPY, CROSS_ENTROPY, CUSTOM, POISSON, Loss, blas_tables, tables)
 from nncore._tables cimport (
     NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels)
 
@@ -144,6 +144,7 @@ cdef class Examples:
     ----------
     X : ndarray of shape (n, n_0) and a dtype of `SOURCES`, with any strides
     Y : ndarray of shape (n, n_L) likewise, or of shape (n,) and dtype intp: class indices; or None
+        With a loss of the user's, any array of n rows, which only that reads.
     sample_weight : contiguous ndarray of shape (n,) in the network's dtype, or None
 
     Attributes
@@ -169,8 +170,8 @@ cdef class Examples:
 def plain_examples(X, Y, architecture):
     """Return the examples if the arrays need no conversion and few checks, else None.
 
-    X is an array in C order of the network's dtype. Y is one, too, unless the loss restricts
-    targets; with class indices it is a vector of them.
+    X is an array in C order of the network's dtype. Y is one, too, and the loss allows all numbers;
+    with class indices it is a vector of them.
     """
     cdef:
         cnp.ndarray inputs, targets
@@ -187,7 +188,7 @@ def plain_examples(X, Y, architecture):
     n_out = sizes[len(sizes) - 1]
     dtype = (<cnp.dtype> architecture.dtype).num
     if (
-        loss == BINARY_CROSS_ENTROPY or loss == POISSON
+        loss == BINARY_CROSS_ENTROPY or loss == POISSON or loss == CUSTOM
         or cnp.PyArray_NDIM(inputs) != 2 or cnp.PyArray_NDIM(targets) != 2 - has_classes
         or cnp.PyArray_TYPE(inputs) != dtype
         or cnp.PyArray_TYPE(targets) != (cnp.NPY_INTP if has_classes else dtype)

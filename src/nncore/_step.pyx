@@ -23,6 +23,8 @@ from nncore._team cimport Team, is_stopped, run_item, stop, watch
 
 import numpy as np
 
+from nncore.losses import batch_loss
+
 cnp.import_array()
 
 # The examples of a span: enough to read a tile of W from the cache rarely, few enough for their
@@ -151,6 +153,10 @@ cdef class Workspace(Layout):
         uint64_t dropout_step, first_example
         double total
         char **outs
+        # A loss of the user's, and whether batches call it; the sum of the last batch's losses.
+        object custom_loss
+        bint calls_loss
+        double batch_loss
         # Where δ^0 goes, if anywhere, and the bytes between its rows.
         char *dX
         Py_ssize_t dX_stride
@@ -164,6 +170,8 @@ cdef class Workspace(Layout):
     def __init__(self, architecture, batch_size, span, most_spans, n_threads, blas):
         super().__init__(architecture, batch_size, span, most_spans, n_threads, blas)
         self.team = Team(n_threads)
+        self.custom_loss = architecture.custom_loss
+        self.calls_loss = self.custom_loss is not None
         self.out_array = np.zeros(self.depth, dtype=np.intp)
         self.outs = <char **> cnp.PyArray_DATA(self.out_array)
 
@@ -213,8 +221,8 @@ cdef class Workspace(Layout):
         summed with the examples' weights; the sum of these weights; and the ‖W‖² before the step
         if the rule has a penalty. A batch without weight makes no step.
 
-        A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C
-        ends it after a whole step and raises what the signal handler raised.
+        A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C,
+        or an exception in a loss of the user's, ends it after a whole step and is raised.
         """
         self.done = begin
         self._begin(examples, order, min(batch_size, end - begin))
@@ -275,13 +283,14 @@ cdef class Workspace(Layout):
     ):
         """Set `out` and `dX` to ∂f/∂(parameters) and ∂f/∂X, where the targets are ∂f/∂A^L."""
         cdef Loss loss = self.loss
+        cdef bint calls_loss = self.calls_loss
         self._prepare_input_deltas()
         self.dX, self.dX_stride = cnp.PyArray_BYTES(dX), self.n_in * self.itemsize
-        self.loss = CUSTOM
+        self.loss, self.calls_loss = CUSTOM, False
         try:
             self.gradient(out, examples, 1.0)
         finally:
-            self.loss = loss
+            self.loss, self.calls_loss = loss, calls_loss
             self.dX = NULL
 
     def jacobian(self, cnp.ndarray out not None, Examples examples not None):
@@ -340,6 +349,23 @@ cdef class Workspace(Layout):
             self.outs[l] = NULL
         self._end()
         return not is_stopped(self.team)
+
+    cdef _call_loss(self):
+        """Call the user's loss for the batch; write ∂E/∂A in the place of its targets."""
+        cdef:
+            cnp.ndarray derivative
+            cnp.ndarray A = np.empty(
+                (self.n_rows, self.n_out), np.float64 if self.double_precision else np.float32)
+            cnp.npy_intp n_rows = self.n_rows
+        memcpy(cnp.PyArray_DATA(A), _outputs(self, self.first, 0), A.nbytes)
+        rows = slice(self.first, self.first + self.n_rows)
+        if self.order != NULL:
+            rows = cnp.PyArray_SimpleNewFromData(
+                1, &n_rows, cnp.NPY_INTP, <void *> (self.order + self.first))
+        _, Y, sample_weight = self.examples.arrays
+        self.batch_loss, derivative = batch_loss(
+            self.custom_loss, A, Y[rows], None if sample_weight is None else sample_weight[rows])
+        memcpy(self.Y, cnp.PyArray_DATA(derivative), A.nbytes)
 
     cdef _begin(self, Examples examples, const Py_ssize_t[::1] order, Py_ssize_t batch):
         cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
@@ -486,11 +512,29 @@ cdef inline Py_ssize_t _n_items(Workspace w) noexcept nogil:
 cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *sums) noexcept nogil:
     """Phase 1 of a batch, and its sums of losses and weights."""
     _cut_spans(w, first, n_rows)
-    _run_phase(w, BACKWARD, _n_items(w))
+    if w.calls_loss:
+        _run_phase(w, ACTIVATE, _n_items(w))
+        if not w.team.interrupted:
+            _use_loss_of_user(w)
+        if not w.team.interrupted:
+            _run_phase(w, GO_BACK, _n_items(w))
+        sums[0] = w.batch_loss
+    else:
+        _run_phase(w, BACKWARD, _n_items(w))
+        sums[0] = _sum(w.span_losses, w.n_spans)
     watch(w.team, BATCH_WORK)
-    sums[0] = _sum(w.span_losses, w.n_spans)
     sums[1] = n_rows if w.examples.sample_weight == NULL else _sum(w.span_weights, w.n_spans)
     w.weight = sums[1]
+
+
+cdef void _use_loss_of_user(Workspace w) noexcept with gil:
+    """Call the loss with arithmetic as it was before the run; an exception interrupts the run."""
+    w.team.leave()
+    try:
+        w._call_loss()
+    except BaseException as error:
+        w.team.fail(error)
+    w.team.enter()
 
 
 cdef void _step(Workspace w) noexcept nogil:

@@ -15,7 +15,7 @@ cdef class Team:
         readonly int n_threads
         # Whether the phases of a run are shared with the workers.
         bint has_workers
-        # Whether a signal's handler raised; `end` raises the exception again.
+        # Whether a signal's handler or a loss raised; `end` raises the exception again.
         bint interrupted
         nncore_team state
         run_item work
@@ -34,6 +34,7 @@ cdef class Team:
         double seconds
 
     cdef void begin(self, run_item work, void *context) noexcept
+    cdef fail(self, error)
     cdef end(self)
     cdef void enter(self) noexcept nogil
     cdef void leave(self) noexcept nogil

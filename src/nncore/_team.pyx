@@ -112,8 +112,13 @@ cdef class Team:
         nncore_team_stop(&self.state, 0)
         self.watched, self.seconds = 0, nncore_seconds()
 
+    cdef fail(self, error):
+        """Interrupt the run; `end` raises the exception."""
+        self.failure = error
+        self.interrupted = True
+
     cdef end(self):
-        """Raise what a signal's handler raised during the run."""
+        """Raise what interrupted the run."""
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
@@ -154,7 +159,7 @@ cdef class Team:
         self.seconds = now
         # A handler finds arithmetic as it was before the run.
         nncore_set_float_mode(self.float_mode)
-        self.interrupted = _check_signals(self)
+        _check_signals(self)
         nncore_flush_subnormals()
         if self.interrupted and self.may_stop:
             stop(self)
@@ -192,11 +197,8 @@ cdef class Team:
                 PyThread_release_lock(self.locks[rank])
 
 
-cdef bint _check_signals(Team team) noexcept with gil:
-    """Return whether a signal's handler raised."""
+cdef void _check_signals(Team team) noexcept with gil:
     try:
         PyErr_CheckSignals()
     except BaseException as error:
-        team.failure = error
-        return True
-    return False
+        team.fail(error)

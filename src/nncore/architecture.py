@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ._checks import as_integer, one_of, suggestion
 from .enums import Activation, Loss
-from .typing import ActivationName, DType, LossName
+from .typing import ActivationName, CustomLoss, DType, LossName
 
 __all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
 
@@ -66,6 +66,8 @@ class Architecture:
     loss : Loss
     dtype : numpy.dtype
         float32 or float64.
+    custom_loss : CustomLoss, optional
+        The object whose methods are the loss, if `loss` is CUSTOM.
 
     Raises
     ------
@@ -77,27 +79,34 @@ class Architecture:
     activations: tuple[Activation, ...]
     loss: Loss
     dtype: np.dtype[Any]
+    custom_loss: CustomLoss | None = field(default=None, hash=False)
 
     @classmethod
     def from_names(
         cls,
         sizes: Sequence[int],
         activation: ActivationName | Sequence[ActivationName],
-        loss: LossName,
+        loss: LossName | CustomLoss,
         dtype: DType,
         output_activation: ActivationName | None = None,
     ) -> Architecture:
         """Return the architecture that the arguments of `nncore.Network` describe."""
         checked = _as_sizes(sizes)
-        known_loss = one_of("loss", loss, LOSSES)
+        known_loss, custom_loss = _as_loss(loss)
         return cls(
             checked,
             _as_activations(activation, output_activation, known_loss, len(checked) - 1),
             known_loss,
             _as_dtype(dtype),
+            custom_loss,
         )
 
     def __post_init__(self) -> None:
+        if (self.loss == Loss.CUSTOM) != (self.custom_loss is not None):
+            raise ValueError(
+                f"custom_loss must be an object for the loss CUSTOM and None for others, "
+                f"got {self.custom_loss!r} for {self.loss.name}"
+            )
         output, allowed = self.activations[-1], OUTPUT_ACTIVATIONS[self.loss]
         if output not in allowed:
             names = sorted(activation.name.lower() for activation in allowed)
@@ -139,6 +148,11 @@ class Architecture:
         """The name of the loss."""
         return cast(LossName, self.loss.name.lower())
 
+    @property
+    def given_loss(self) -> LossName | CustomLoss:
+        """The loss as `nncore.Network` takes it: its name, or the object."""
+        return self.loss_name if self.custom_loss is None else self.custom_loss
+
     def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Return the weights and the biases in a flat vector, as views.
 
@@ -175,6 +189,20 @@ def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
             f"{n_parameters} parameters"
         )
     return checked
+
+
+def _as_loss(loss: LossName | CustomLoss) -> tuple[Loss, CustomLoss | None]:
+    """Return the loss, and the object if it is one of the user's."""
+    if isinstance(loss, str):
+        return one_of("loss", loss, LOSSES), None
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an instance, e.g. {loss.__name__}(), got the class")
+    if not all(callable(getattr(loss, method, None)) for method in ("value", "delta")):
+        raise TypeError(
+            f"loss must be one of {sorted(LOSSES)} or an object with the methods value(A, Y) and "
+            f"delta(A, Y), got {loss!r}"
+        )
+    return Loss.CUSTOM, loss
 
 
 def _as_activations(

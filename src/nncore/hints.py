@@ -10,7 +10,7 @@ import numpy as np
 from ._kernels import first_beyond
 from ._layout import Examples
 from .architecture import Architecture
-from .enums import RANGES
+from .enums import RANGES, Loss
 
 __all__ = ["hint", "hint_at_large_inputs", "hint_at_unreachable_targets"]
 
@@ -63,6 +63,8 @@ def hint_at_unreachable_targets(examples: Examples, architecture: Architecture) 
     _, Y, weights = examples.arrays
     output = architecture.activations[-1]
     if output not in RANGES or Y is None or Y.ndim == 1:  # class indices
+        return
+    if architecture.loss == Loss.CUSTOM:  # which alone knows what targets mean
         return
     rows = Y[: max(1, _SAMPLE // Y.shape[1])]
     low, high = RANGES[output]

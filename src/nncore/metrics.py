@@ -134,6 +134,8 @@ def as_metrics(metrics: Metrics, architecture: Architecture) -> list[Metric]:
     for name, metric in named:
         if isinstance(metric, str):
             function = one_of("metrics", metric, METRICS).choose(architecture)
+            if architecture.loss == Loss.CUSTOM:
+                function = _with_checked_targets(metric, function)
             name = metric if name is None else name
         elif callable(metric):
             function = _without_weights(metric)
@@ -153,6 +155,24 @@ def as_metrics(metrics: Metrics, architecture: Architecture) -> list[Metric]:
             )
         checked[name] = Metric(name, function)
     return list(checked.values())
+
+
+def _with_checked_targets(name: str, function: _Function) -> _Function:
+    """Return the function for targets of any shape, which only the user's loss understands."""
+
+    def checked(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
+        n_outputs = outputs.shape[1]
+        if Y.ndim == 1 and n_outputs == 1:
+            Y = Y[:, np.newaxis]
+        is_classes = Y.ndim == 1 and Y.dtype.kind in "iu" and Y.min() >= 0 and Y.max() < n_outputs
+        if Y.shape != outputs.shape and not is_classes:
+            raise ValueError(
+                f"the metric {name!r} needs targets of shape (n_samples, {n_outputs}) or class "
+                f"indices, got {Y.shape} of {Y.dtype}; use a function of (Y, outputs)"
+            )
+        return function(Y, outputs, sample_weight)
+
+    return checked
 
 
 def _without_weights(function: MetricFunction) -> _Function:

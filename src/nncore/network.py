@@ -21,12 +21,13 @@ from .architecture import Architecture
 from .fitting import as_step_options, fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
+from .losses import loss_title
 from .optimizers import Optimizer
 from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
-from .typing import ActivationName, DType, InitName, LossName, Metrics, OptimizerName
+from .typing import ActivationName, CustomLoss, DType, InitName, LossName, Metrics, OptimizerName
 
 __all__ = ["Network"]
 
@@ -62,16 +63,17 @@ class Network(Strict):
         "exponential", "identity", and "softmax" for the output layer.
     output_activation : str, optional
         σ of the output layer. By default the loss determines it: "identity" for squared, absolute
-        and Huber loss, "softmax" for cross entropy, "sigmoid" for binary cross entropy,
-        "exponential" for Poisson.
-    loss : str, default "squared_error"
+        and Huber loss and losses of yours, "softmax" for cross entropy, "sigmoid" for binary cross
+        entropy, "exponential" for Poisson.
+    loss : str or `nncore.typing.CustomLoss`, default "squared_error"
         Summed over outputs, averaged over examples: "squared_error",
         ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
         and r - ½ beyond, with any output but softmax; "poisson", half the deviance,
         Σ y ln(y/a) - y + a, with exponential outputs; "binary_cross_entropy",
         -Σ [y ln a + (1 - y) ln(1 - a)], with sigmoid outputs; "cross_entropy", -Σ y ln a, with
         softmax outputs. Probabilities are clipped to [eps, 1 - eps], the dtype's eps, before the
-        logarithm.
+        logarithm. Or an object of yours with the methods ``value(A, Y)``, the loss of each example,
+        and ``delta(A, Y)``, its derivative by the outputs; with any outputs.
     dtype : {"float32", "float64"}, default "float32"
         The type of the parameters and of all arithmetic.
     init : str, default "glorot_uniform"
@@ -86,7 +88,7 @@ class Network(Strict):
     sizes : tuple of int
     activation : tuple of str
         One name for each of the layers 1, ..., L.
-    loss : str
+    loss : str or CustomLoss
     dtype : numpy.dtype
     weights : tuple of ndarray
         W^l at index l - 1, shape (n_{l-1}, n_l); views of `parameters`.
@@ -122,7 +124,7 @@ class Network(Strict):
         *,
         activation: ActivationName | Sequence[ActivationName] = "relu",
         output_activation: ActivationName | None = None,
-        loss: LossName = "squared_error",
+        loss: LossName | CustomLoss = "squared_error",
         dtype: DType = "float32",
         init: InitName = "glorot_uniform",
         seed: Any = None,
@@ -165,8 +167,8 @@ class Network(Strict):
         return self._architecture.activation_names
 
     @property
-    def loss(self) -> LossName:  # noqa: D102
-        return self._architecture.loss_name
+    def loss(self) -> LossName | CustomLoss:  # noqa: D102
+        return self._architecture.given_loss
 
     @property
     def dtype(self) -> np.dtype[Any]:  # noqa: D102
@@ -491,7 +493,8 @@ class Network(Strict):
         X : array_like of shape (n_samples, n_0)
         Y : array_like of shape (n_samples, n_L)
             Or of shape (n_samples,) if n_L = 1, or, for the loss "cross_entropy", a vector of
-            integer class indices.
+            integer class indices. A loss of yours gets its rows as they are, whatever the shape
+            (n_samples, ...), NaN included.
         sample_weight : array_like of shape (n_samples,), optional
             The weight of each example's loss; the mean divides by the sum of the weights.
         n_threads : int, optional
@@ -746,7 +749,9 @@ class Network(Strict):
             loss, is_finite = session.step(examples)
         if is_finite:
             return loss / weight
-        what = "a parameter or the optimizer's state" if math.isfinite(loss) else "the loss"
+        what = "a parameter or the optimizer's state"
+        if not math.isfinite(loss):
+            what = loss_title(self._architecture.custom_loss)
         raise DivergenceError(None, optimizer.current_rate, "the network is unchanged", what)
 
     def check_writeable(self) -> None:

@@ -21,7 +21,15 @@ from .optimizers import OPTIMIZERS, Optimizer
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Stored", "encode_optimizer", "encode_stored", "load", "read_stored", "save"]
+__all__ = [
+    "Stored",
+    "encode_architecture",
+    "encode_optimizer",
+    "encode_stored",
+    "load",
+    "read_stored",
+    "save",
+]
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -60,20 +68,13 @@ def encode_stored(stored: Stored) -> Contents:
     Raises
     ------
     TypeError
-        The optimizer or a value cannot be stored.
+        The loss, the optimizer or a value cannot be stored.
     ValueError
         A parameter or the optimizer's state is not finite.
     """
     architecture = stored.architecture
     tensors: Tensors = {}
-    sections: dict[str, Any] = {
-        "architecture": {
-            "sizes": architecture.sizes,
-            "activation": architecture.activation_names,
-            "loss": architecture.loss_name,
-            "dtype": architecture.dtype.name,
-        }
-    }
+    sections: dict[str, Any] = {"architecture": encode_architecture(architecture)}
     for l, (W, b) in enumerate(zip(*architecture.views(stored.parameters), strict=True), start=1):
         tensors[f"weights.{l}"], tensors[f"biases.{l}"] = W, b
     if stored.optimizer is not None:
@@ -83,6 +84,28 @@ def encode_stored(stored: Stored) -> Contents:
     for name, value in stored.sections.items():
         sections[name] = encode(name, value, tensors)
     return Contents(sections, tensors)
+
+
+def encode_architecture(architecture: Architecture) -> Any:
+    """Return an architecture as JSON.
+
+    Raises
+    ------
+    TypeError
+        The loss is not one of nncore's.
+    """
+    if architecture.custom_loss is not None:
+        raise TypeError(
+            "loss must be one of nncore's to be stored in a file, got "
+            f"{architecture.custom_loss!r}; pickle the network, or save one with the same "
+            "activations and parameters and a loss of nncore's"
+        )
+    return {
+        "sizes": architecture.sizes,
+        "activation": architecture.activation_names,
+        "loss": architecture.loss_name,
+        "dtype": architecture.dtype.name,
+    }
 
 
 def encode_optimizer(optimizer: Optimizer, architecture: Architecture, tensors: Tensors) -> Any:

@@ -16,6 +16,7 @@ from ._layout import Examples, FlatVector
 from ._step import Workspace, span_of, spans_of
 from ._threads import blas_on_one_thread
 from .architecture import Architecture
+from .losses import total_loss
 from .optimizers import Optimizer, Rule
 from .schedules import Schedule, rates_of
 
@@ -25,6 +26,9 @@ Array = npt.NDArray[Any]
 
 # How many examples `gradient` takes at a time.
 GRADIENT_BATCH = 256
+
+# How many examples of a loss of the user's are evaluated at a time.
+_LOSS_BATCH = 4096
 
 # The least rates that a `Schedule` is asked for: single steps need not ask every time.
 _RATES_AHEAD = 256
@@ -396,7 +400,22 @@ class Session:
             A C-contiguous array of the network's dtype that receives their outputs A^L.
         """
         self._load(transposes=False)
-        return self._workspace.total_loss(examples, rows, out)
+        custom_loss = self.architecture.custom_loss
+        if custom_loss is None:
+            return self._workspace.total_loss(examples, rows, out)
+        X, Y, sample_weight = examples.arrays
+        total, n = 0.0, examples.n if rows is None else len(rows)
+        for begin in range(0, n, _LOSS_BATCH):
+            place = slice(begin, begin + _LOSS_BATCH)
+            part = place if rows is None else rows[place]
+            A = self.outputs(Examples(X[part]))
+            assert A is not None
+            assert Y is not None
+            if out is not None:
+                out[place] = A
+            weights = None if sample_weight is None else sample_weight[part]
+            total += total_loss(custom_loss, A, Y[part], weights)
+        return total
 
     def outputs(self, examples: Examples, *, check: bool = False) -> Array | None:
         """Return the outputs A^L, or with `check` None if an input is not finite."""

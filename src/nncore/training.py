@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._layout import Examples
+from .losses import loss_title
 from .optimizers import Optimizer, Rule
 from .session import NO_OPTIONS, Session, StepOptions
 
@@ -282,7 +283,7 @@ class Run:
 
     def _check(self, loss: float, first_batch: int) -> None:
         """Raise DivergenceError if the epoch in progress led to numbers that are not finite."""
-        what = "the loss"
+        what = loss_title(self._session.architecture.custom_loss)
         if math.isfinite(loss):
             if self._session.is_finite():
                 return

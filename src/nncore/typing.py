@@ -9,13 +9,14 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal, Protocol, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "ActivationName",
+    "CustomLoss",
     "DType",
     "DTypeName",
     "InitName",
@@ -48,6 +49,24 @@ LossName = Literal[
     "binary_cross_entropy",
     "cross_entropy",
 ]
+
+
+class CustomLoss(Protocol):
+    """A loss of your own, the argument `loss` of `nncore.Network`.
+
+    Both methods are called once per batch. They get A, the outputs of shape (N, n_L) in the
+    network's dtype, and Y, the batch's rows of the targets as you passed them; both arrays are
+    read-only. An example's loss must not depend on the other examples.
+
+    `nncore.check_loss` compares `delta` with `value`. docs/custom.md has examples.
+    """
+
+    def value(self, A: npt.NDArray[Any], Y: npt.NDArray[Any], /) -> npt.ArrayLike:
+        """Return the loss of each example, of shape (N,)."""
+
+    def delta(self, A: npt.NDArray[Any], Y: npt.NDArray[Any], /) -> npt.ArrayLike:
+        """Return the derivative of each example's loss by its outputs, of shape (N, n_L)."""
+
 
 InitName = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal"]
 
