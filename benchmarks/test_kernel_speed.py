@@ -56,6 +56,24 @@ def test_every_kernel_has_arguments() -> None:
     assert set(arguments(1, 1, 1, "float32")) == set(KERNELS)
 
 
+# All but identity, ReLU and its leaky form cost more than the product that they follow.
+ACTIVATIONS = [
+    *(Activation.SIGMOID, Activation.TANH, Activation.ELU, Activation.SOFTPLUS),
+    *(Activation.SILU, Activation.GELU, Activation.GELU_TANH),
+]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda activation: activation.name)
+def test_activation(benchmark: Any, activation: Activation, dtype: str, twin: str) -> None:
+    """The outputs of a layer with a single input, and σ′(Z) where it is kept."""
+    A, A_prev, W, b, _ = arguments(128, 1, 512, dtype)["forward"]
+    derivatives = np.empty_like(A)
+    benchmark.group = f"{activation.name.lower()}, {A.shape}, {dtype}"
+    benchmark(TWINS[twin].forward, A, A_prev, W, b, activation, derivatives)
+
+
 @pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))

@@ -20,7 +20,18 @@ from nncore import reference
 
 Array = npt.NDArray[Any]
 
-HIDDEN = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "identity"]
+HIDDEN = [
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "softplus",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "identity",
+]
 OUTPUT = {
     "squared_error": HIDDEN,
     "binary_cross_entropy": ["sigmoid"],

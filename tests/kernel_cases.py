@@ -17,6 +17,8 @@ Close = Callable[..., None]
 Scalar = Callable[[float], float]
 
 ELEMENTWISE = [a for a in Activation if a != Activation.SOFTMAX]
+# Those whose sigma' does not follow from sigma: the kernels take it in the place of A.
+KEPT = [Activation.SILU, Activation.GELU, Activation.GELU_TANH]
 ERRORS = [Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER]
 PAIRS = [
     *((loss, activation) for loss in ERRORS for activation in ELEMENTWISE),
@@ -61,7 +63,37 @@ SIGMA: dict[Activation, tuple[Scalar, Scalar]] = {
         lambda z: 1 / (1 + math.exp(-z)),
     ),
     Activation.EXPONENTIAL: (math.exp, math.exp),
+    Activation.SILU: (
+        lambda z: z / (1 + math.exp(-z)),
+        lambda z: (1 + math.exp(-z) + z * math.exp(-z)) / (1 + math.exp(-z)) ** 2,
+    ),
+    Activation.GELU: (
+        lambda z: z * math.erfc(-z / math.sqrt(2)) / 2,
+        lambda z: (
+            math.erfc(-z / math.sqrt(2)) / 2 + z * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        ),
+    ),
+    Activation.GELU_TANH: (
+        lambda z: z / 2 * (1 + math.tanh(_gelu_tanh_argument(z))),
+        lambda z: (
+            (1 + math.tanh(_gelu_tanh_argument(z))) / 2
+            + z
+            / 2
+            * math.sqrt(2 / math.pi)
+            * (1 + 3 * 0.044715 * z * z)
+            / math.cosh(_gelu_tanh_argument(z)) ** 2
+        ),
+    ),
 }
+
+
+def _gelu_tanh_argument(z: float) -> float:
+    return math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+
+
+def source(activation: Activation, Z: Array, dtype: DType) -> Array:
+    """Return what the backward kernels take sigma' from: sigma(Z), or sigma'(Z)."""
+    return each(SIGMA[activation][activation in KEPT], Z).astype(dtype)
 
 
 def each(function: Scalar, x: Array) -> Array:
@@ -104,6 +136,7 @@ class Call(NamedTuple):
     n_outputs: int = 1
     overwrites: bool = True  # False where outputs are also inputs
     low: float = -1.0  # the arrays hold values between it and 1
+    n_last: int = 0  # arrays that follow the scalars
 
     def __str__(self) -> str:
         names = [s.name if isinstance(s, Activation | Loss) else str(s) for s in self.scalars]
@@ -119,13 +152,19 @@ class Call(NamedTuple):
         ]
 
     def run(self, twin: ModuleType, arrays: list[Array]) -> Any:
-        return getattr(twin, self.kernel)(*arrays, *self.scalars)
+        first, last = arrays[: len(arrays) - self.n_last], arrays[len(arrays) - self.n_last :]
+        return getattr(twin, self.kernel)(*first, *self.scalars, *last)
 
 
 CALLS = [
     *(Call("forward", "Nn Nm mn n", (activation,)) for activation in Activation),
     *(Call("loss", "Nn Nn N", (loss,), n_outputs=0, low=0.01) for loss in Loss),
-    *(Call("output_delta", "Nn Nn Nn N", pair, low=0.01) for pair in PAIRS),
+    *(Call("output_delta", "Nn Nn Nn N", pair, low=0.01) for pair in PAIRS if pair[1] not in KEPT),
+    *(
+        Call("output_delta", "Nn Nn Nn N Nn", pair, low=0.01, n_last=1)
+        for pair in PAIRS
+        if pair[1] in KEPT
+    ),
     *(Call("delta", "Nm Nn mn Nm", (activation,)) for activation in ELEMENTWISE),
     Call("gradient", "mn n Nn Nm", (0.5,), n_outputs=2),
     Call("gradient", "mn n Nn Nm", (0.5, 1.0), n_outputs=2, overwrites=False),

@@ -75,13 +75,10 @@ def test_only_the_custom_loss_has_an_object(loss: Loss, custom_loss: Custom | No
 
 def test_names_are_numbered_as_in_the_header() -> None:
     header = (Path(nncore.get_include()) / "nncore.h").read_text()
-    table = re.search(r"define NNCORE_ELEMENTWISE_ACTIVATIONS\(X\)(.*?)\n\n", header, re.DOTALL)
-    losses = re.search(r"enum nncore_loss \{(.*?)\}", header, re.DOTALL)
-    assert table is not None
-    assert losses is not None
-    activations = [*re.findall(r"X\((\w+),", table[1]), "SOFTMAX"]
-    assert activations == [activation.name for activation in Activation]
-    assert re.findall(r"NNCORE_(\w+)", losses[1]) == [loss.name for loss in Loss]
+    for table, enum in (("activation", Activation), ("loss", Loss)):
+        names = re.search(rf"enum nncore_{table} \{{(.*?)\}}", header, re.DOTALL)
+        assert names is not None
+        assert re.findall(r"NNCORE_(\w+)", names[1]) == [member.name for member in enum]
     assert [*Activation] == [*range(len(Activation))]
     assert [*Loss] == [*range(len(Loss))]
 

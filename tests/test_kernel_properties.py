@@ -11,6 +11,7 @@ from kernel_cases import (
     CALLS,
     COUNTS,
     ELEMENTWISE,
+    KEPT,
     PAIRS,
     SHAPES,
     Array,
@@ -109,7 +110,8 @@ def test_output_delta_passes_nan_on(
     arrays = [np.full((3, 11), 0.5, dtype), np.full((3, 11), 0.25, dtype)]
     arrays[which][1, 9] = np.nan
     delta = np.empty((3, 11), dtype)
-    twin.output_delta(delta, *arrays, None, loss, activation)
+    derivatives = arrays[0] if activation in KEPT else None
+    twin.output_delta(delta, *arrays, None, loss, activation, derivatives)
     assert_array_equal(np.isnan(delta), np.isnan(arrays[which]))
 
 
@@ -120,7 +122,8 @@ def test_output_delta_passes_nan_of_a_given_derivative_on(
     dA, A = np.ones((3, 11), dtype), np.full((3, 11), 0.5, dtype)
     dA[1, 9] = np.nan
     delta = np.empty((3, 11), dtype)
-    twin.output_delta(delta, A, dA, None, Loss.CUSTOM, activation)
+    derivatives = A if activation in KEPT else None
+    twin.output_delta(delta, A, dA, None, Loss.CUSTOM, activation, derivatives)
     expected = np.isnan(dA)
     if activation == Activation.SOFTMAX:
         expected[1] = True
@@ -256,11 +259,13 @@ def test_outputs_are_overwritten_even_if_they_held_nan(
 def test_no_sample_weight_means_ones(
     twin: ModuleType, dtype: DType, rng: np.random.Generator, call: Call
 ) -> None:
-    *arrays, sample_weight = call.arrays(rng, dtype, 7, 13, 17)
+    arrays: list[Any] = call.arrays(rng, dtype, 7, 13, 17)
+    place = len(arrays) - call.n_last - 1
+    arrays[place][...] = 1
     expected = copies(arrays)
-    sample_weight[...] = 1
-    weighted = getattr(twin, call.kernel)(*expected, sample_weight, *call.scalars)
-    unweighted = getattr(twin, call.kernel)(*arrays, None, *call.scalars)
+    weighted = call.run(twin, expected)
+    arrays[place] = None
+    unweighted = call.run(twin, arrays)
     # Without weights the rows' bounds do not matter, and the sum is formed in another order.
     assert unweighted == (weighted and pytest.approx(weighted, rel=8 * float(np.finfo(dtype).eps)))
     assert_array_equal(arrays[0], expected[0])

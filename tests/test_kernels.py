@@ -9,6 +9,7 @@ import pytest
 from kernel_cases import (
     ELEMENTWISE,
     ERRORS,
+    KEPT,
     PAIRS,
     SHAPES,
     SIGMA,
@@ -18,6 +19,7 @@ from kernel_cases import (
     each,
     normal,
     outputs_and_targets,
+    source,
     weights_or_none,
     wide,
 )
@@ -50,6 +52,40 @@ def test_forward_is_sigma_of_the_weighted_sum(
     Z = np.einsum("kj,ji->ki", wide(A_prev), wide(W)) + wide(b)
     sigma, _ = SIGMA[activation]
     close(A, each(sigma, Z))
+
+
+@pytest.mark.parametrize("activation", KEPT)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_writes_the_derivatives_that_do_not_follow_from_sigma(
+    twin: ModuleType,
+    dtype: DType,
+    close: Close,
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    activation: Activation,
+) -> None:
+    N, n_prev, n = shape
+    A_prev, W = normal(rng, dtype, N, n_prev), normal(rng, dtype, n_prev, n)
+    b = normal(rng, dtype, n)
+    W /= np.sqrt(n_prev, dtype=dtype)
+    A, expected_A = np.full((N, n), np.nan, dtype), np.full((N, n), np.nan, dtype)
+    derivatives = np.full((N, n), np.nan, dtype)
+    twin.forward(A, A_prev, W, b, activation, derivatives)
+    Z = np.einsum("kj,ji->ki", wide(A_prev), wide(W)) + wide(b)
+    _, derivative = SIGMA[activation]
+    close(derivatives, each(derivative, Z))
+    twin.forward(expected_A, A_prev, W, b, activation)
+    assert_array_equal(A, expected_A)
+
+
+@pytest.mark.parametrize("activation", [a for a in Activation if a not in KEPT])
+def test_forward_writes_no_derivatives_that_follow_from_sigma(
+    twin: ModuleType, dtype: DType, activation: Activation
+) -> None:
+    A, derivatives = np.empty((3, 5), dtype), np.full((3, 5), 7, dtype)
+    parts = np.ones((3, 2), dtype), np.ones((2, 5), dtype), np.zeros(5, dtype)
+    twin.forward(A, *parts, activation, derivatives)
+    assert_array_equal(derivatives, np.full((3, 5), 7, dtype))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -215,7 +251,7 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
 ) -> None:
     A, Y = outputs_and_targets(rng, dtype, loss, N, n)
     sample_weight = weights_or_none(rng, dtype, N, weighted)
-    expected = wide(A) - wide(Y)
+    expected, derivatives = wide(A) - wide(Y), None
     if activation == Activation.SOFTMAX and loss == Loss.CUSTOM:
         A = np.exp(A) / np.exp(A).sum(axis=1, keepdims=True)
         jacobians = [np.diag(wide(a)) - np.outer(wide(a), wide(a)) for a in A]
@@ -224,6 +260,7 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
         Z = rng.standard_normal((N, n))
         sigma, derivative = SIGMA[activation]
         A = each(sigma, Z).astype(dtype)
+        derivatives = each(derivative, Z).astype(dtype)
         residual = wide(A) - wide(Y)
         if loss == Loss.ABSOLUTE_ERROR:
             residual = np.sign(residual)
@@ -235,7 +272,7 @@ def test_output_delta_is_the_derivative_of_the_loss_by_z(
     if sample_weight is not None:
         expected *= wide(sample_weight)[:, np.newaxis]
     delta = np.full((N, n), np.nan, dtype)
-    twin.output_delta(delta, A, Y, sample_weight, loss, activation)
+    twin.output_delta(delta, A, Y, sample_weight, loss, activation, derivatives)
     close(delta, expected)
 
 
@@ -254,13 +291,17 @@ def test_an_example_of_weight_zero_has_no_loss_and_no_delta(
     others = [0, 2]
     expected = np.zeros((3, n), dtype)
     part = np.empty((2, n), dtype)
-    twin.output_delta(part, A[others], Y[others], sample_weight[others], loss, activation)
+    D = A.copy() if activation in KEPT else None
+    D_others = None if D is None else D[others]
+    twin.output_delta(part, A[others], Y[others], sample_weight[others], loss, activation, D_others)
     expected[others] = part
     expected_loss = twin.loss(A[others], Y[others], sample_weight[others], loss)
     for bad_a, bad_y in itertools.product([0.5, np.nan, np.inf, -np.inf], repeat=2):
         A[1], Y[1] = bad_a, bad_y
+        if D is not None:
+            D[1] = bad_a
         delta = np.full((3, n), np.nan, dtype)
-        twin.output_delta(delta, A, Y, sample_weight, loss, activation)
+        twin.output_delta(delta, A, Y, sample_weight, loss, activation, D)
         assert_array_equal(delta, expected)
         assert twin.loss(A, Y, sample_weight, loss) == expected_loss
 
@@ -282,9 +323,9 @@ def test_delta_is_the_next_delta_through_the_weights_times_the_slope(
     delta, W = normal(rng, dtype, N, n), normal(rng, dtype, n_prev, n)
     W /= np.sqrt(n, dtype=dtype)
     Z_prev = rng.standard_normal((N, n_prev))
-    sigma, derivative = SIGMA[activation]
+    _, derivative = SIGMA[activation]
     delta_prev = np.full((N, n_prev), np.nan, dtype)
-    twin.delta(delta_prev, delta, W, each(sigma, Z_prev).astype(dtype), activation)
+    twin.delta(delta_prev, delta, W, source(activation, Z_prev, dtype), activation)
     back = np.einsum("ki,ji->kj", wide(delta), wide(W))
     close(delta_prev, back * each(derivative, Z_prev))
 
@@ -302,17 +343,18 @@ def test_slope_at_the_kink_is_the_one_from_below(
     assert_array_equal(delta_prev, np.full((1, 9), slope, dtype))
 
 
+@pytest.mark.parametrize("activation", [Activation.TANH, Activation.GELU])
 @pytest.mark.parametrize("first", [1, 5, 16])
 def test_dropout_of_a_part_of_a_batch_equals_the_rows_of_the_whole(
-    twin: ModuleType, dtype: DType, rng: np.random.Generator, first: int
+    twin: ModuleType, dtype: DType, rng: np.random.Generator, first: int, activation: Activation
 ) -> None:
     A, delta = normal(rng, dtype, 17, 70), normal(rng, dtype, 17, 70)
     A_part, delta_part = A[first:].copy(), delta[first:].copy()
     twin.dropout(A, 0.4, 5, 6, 7)
     twin.dropout(A_part, 0.4, 5, 6, 7, first)
     assert_array_equal(A_part, A[first:])
-    twin.dropout_derivative(delta, A, 0.4, 5, 6, 7, 0, Activation.TANH)
-    twin.dropout_derivative(delta_part, A_part, 0.4, 5, 6, 7, first, Activation.TANH)
+    twin.dropout_derivative(delta, A, 0.4, 5, 6, 7, 0, activation)
+    twin.dropout_derivative(delta_part, A_part, 0.4, 5, 6, 7, first, activation)
     assert_array_equal(delta_part, delta[first:])
 
 

@@ -202,6 +202,7 @@ def test_a_name_like_no_other_gives_no_suggestion() -> None:
 
 ACTIVATIONS = [
     *("sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "exponential", "identity"),
+    *("silu", "gelu", "gelu_tanh"),
     "softmax",
 ]
 FITTING = {

@@ -328,7 +328,7 @@ def loss_with_dropout(net: nncore.Network, X: Array, Y: Array, step: int) -> flo
 
 
 @pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
-@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "elu", "softplus", "identity"])
+@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "elu", "softplus", "silu", "identity"])
 def test_gradient_with_dropout_equals_central_differences(hidden: str, blas: bool) -> None:
     net = make([4, 19, 7, 3], hidden, "cross_entropy")
     X, Y = data(net, N, np.random.default_rng(6))

@@ -46,6 +46,7 @@ _ALIASES = {
     "expit": "sigmoid",
     "linear": "identity",
     "logistic": "sigmoid",
+    "swish": "silu",
     # losses
     "bce": "binary_cross_entropy",
     "categorical_crossentropy": "cross_entropy",

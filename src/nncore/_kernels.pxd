@@ -16,6 +16,9 @@ cdef extern from "nncore.h" nogil:
         ELU "NNCORE_ELU"
         SOFTPLUS "NNCORE_SOFTPLUS"
         EXPONENTIAL "NNCORE_EXPONENTIAL"
+        SILU "NNCORE_SILU"
+        GELU "NNCORE_GELU"
+        GELU_TANH "NNCORE_GELU_TANH"
         SOFTMAX "NNCORE_SOFTMAX"
 
     enum Loss "nncore_loss":
@@ -29,7 +32,8 @@ cdef extern from "nncore.h" nogil:
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
-    const floating[::1] b, Py_ssize_t activation) except -1 nogil
+    const floating[::1] b, Py_ssize_t activation,
+    floating[:, ::1] derivatives=*) except -1 nogil
 
 cpdef int dropout(
     floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
@@ -46,7 +50,8 @@ cpdef double loss(
 
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
-    const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation) except -1 nogil
+    const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
+    const floating[:, ::1] derivatives=*) except -1 nogil
 
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,

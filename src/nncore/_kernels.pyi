@@ -19,6 +19,7 @@ def forward(
     W: npt.NDArray[_Real],
     b: npt.NDArray[_Real],
     activation: Activation,
+    derivatives: npt.NDArray[_Real] | None = None,
 ) -> int: ...
 def dropout(
     A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int, first_example: int = 0
@@ -46,6 +47,7 @@ def output_delta(
     sample_weight: npt.NDArray[_Real] | None,
     loss: Loss,
     activation: Activation,
+    derivatives: npt.NDArray[_Real] | None = None,
 ) -> int: ...
 def delta(
     delta_prev: npt.NDArray[_Real],

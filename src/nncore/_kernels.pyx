@@ -10,7 +10,8 @@ from cython cimport floating
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
 from nncore._tables cimport (
-    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_f32, nncore_f64, nncore_kernels, nncore_supports)
+    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_f32, nncore_f64, nncore_keeps_derivatives,
+    nncore_kernels, nncore_supports)
 
 import os
 
@@ -55,6 +56,12 @@ cdef inline const floating *matrix(const floating[:, ::1] A) noexcept nogil:
     return &A[0, 0] if A.shape[0] and A.shape[1] else NULL
 
 
+cdef inline const floating *optional_matrix(const floating[:, ::1] A) noexcept nogil:
+    if A is None:
+        return NULL
+    return matrix(A)
+
+
 cdef inline const floating *optional_vector(const floating[::1] x) noexcept nogil:
     if x is None:
         return NULL
@@ -70,8 +77,18 @@ for _loss, _activations in _OUTPUT_ACTIVATIONS.items():
         _fits[<int> _loss][<int> _activation] = _activation in _activations
 
 
+cdef shape_of(const floating[:, ::1] A):
+    return None if A is None else (A.shape[0], A.shape[1])
+
+
 cdef int refuse(str needs, got) except -1:
     raise ValueError(f"needs {needs}; got {', '.join(map(str, got))}")
+
+
+cdef inline bint fits_if_given(
+    const floating[:, ::1] derivatives, Py_ssize_t N, Py_ssize_t n,
+) noexcept nogil:
+    return derivatives is None or (derivatives.shape[0] == N and derivatives.shape[1] == n)
 
 
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
@@ -84,12 +101,12 @@ cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
 # The kernels on addresses.
 
 cdef void _forward(
-    floating *A, const floating *A_prev, const floating *W, const floating *b,
-    Activation activation, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
+    floating *A, floating *derivatives, const floating *A_prev, const floating *W,
+    const floating *b, Activation activation, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     """(1): A = σ(W A_prev + b)."""
     forward_product(A, A_prev, W, N, n_prev, n)
-    table_of(A).bias_activation(A, b, activation, N, n)
+    table_of(A).bias_activation(A, derivatives, b, activation, N, n)
 
 
 cdef void _delta(
@@ -122,23 +139,29 @@ cdef inline void _gradient_descent(
 
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
-    const floating[::1] b, Py_ssize_t activation,
+    const floating[::1] b, Py_ssize_t activation, floating[:, ::1] derivatives=None,
 ) except -1 nogil:
-    """(1): A = σ(A_prev W + b)."""
+    """(1): A = σ(A_prev W + b).
+
+    With silu, gelu and gelu_tanh, whose σ′ does not follow from σ, derivatives = σ′(Z), unless it
+    is None.
+    """
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n_prev = W.shape[0]
         Py_ssize_t n = W.shape[1]
     if (A.shape[1] != n or A_prev.shape[0] != N or A_prev.shape[1] != n_prev
             or b.shape[0] != n or not 0 <= activation <= <Py_ssize_t> SOFTMAX
-            or max(N, n_prev, n) > LARGEST):
+            or not fits_if_given(derivatives, N, n) or max(N, n_prev, n) > LARGEST):
         with gil:
-            refuse("A (N, n), A_prev (N, n_prev), W (n_prev, n), b (n,), an Activation", (
-                (N, A.shape[1]), (A_prev.shape[0], A_prev.shape[1]), (n_prev, n), (b.shape[0],),
-                activation))
+            refuse(
+                "A (N, n), A_prev (N, n_prev), W (n_prev, n), b (n,), an Activation, derivatives "
+                "(N, n) or None", (
+                    (N, A.shape[1]), (A_prev.shape[0], A_prev.shape[1]), (n_prev, n),
+                    (b.shape[0],), activation, shape_of(derivatives)))
     _forward(
-        <floating *> matrix(A), matrix(A_prev), matrix(W), vector(b),
-        <Activation> activation, N, n_prev, n)
+        <floating *> matrix(A), <floating *> optional_matrix(derivatives), matrix(A_prev),
+        matrix(W), vector(b), <Activation> activation, N, n_prev, n)
     return 0
 
 
@@ -165,7 +188,10 @@ cpdef int dropout_derivative(
     unsigned long long step, unsigned long long l, unsigned long long first_example,
     Py_ssize_t activation,
 ) except -1 nogil:
-    """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units."""
+    """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
+
+    A is the result of `dropout`; with silu, gelu and gelu_tanh, σ′(Z) after `dropout`.
+    """
     if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
             or not 0 <= activation < <Py_ssize_t> SOFTMAX):
         with gil:
@@ -200,24 +226,30 @@ cpdef double loss(
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
+    const floating[:, ::1] derivatives=None,
 ) except -1 nogil:
-    """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs."""
+    """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
+
+    With silu, gelu and gelu_tanh, derivatives are those that `forward` has written.
+    """
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
     if (delta.shape[0] != N or delta.shape[1] != n or Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
-            or not fits(loss, activation)):
+            or not fits(loss, activation) or not fits_if_given(derivatives, N, n)
+            or (derivatives is None and nncore_keeps_derivatives(<Activation> activation))):
         with gil:
             refuse(
                 "delta, A and Y (N, n), sample_weight (N,) or None, a Loss and an Activation that "
-                "fit", (
+                "fit, derivatives (N, n) if the Activation keeps them", (
                     (delta.shape[0], delta.shape[1]), (N, n), (Y.shape[0], Y.shape[1]),
                     None if sample_weight is None else (sample_weight.shape[0],),
-                    loss, activation))
+                    loss, activation, shape_of(derivatives)))
     table_of(matrix(A)).output_delta(
-        <void *> matrix(delta), matrix(A), matrix(Y), optional_vector(sample_weight),
-        <Loss> loss, <Activation> activation, N, n)
+        <void *> matrix(delta), matrix(A),
+        matrix(derivatives) if nncore_keeps_derivatives(<Activation> activation) else matrix(A),
+        matrix(Y), optional_vector(sample_weight), <Loss> loss, <Activation> activation, N, n)
     return 0
 
 
@@ -225,7 +257,10 @@ cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
     const floating[:, ::1] A_prev, Py_ssize_t activation,
 ) except -1 nogil:
-    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev)."""
+    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev).
+
+    With silu, gelu and gelu_tanh, A_prev is σ′(Z_prev), which `forward` has written.
+    """
     cdef:
         Py_ssize_t N = delta.shape[0]
         Py_ssize_t n_prev = W.shape[0]
@@ -389,11 +424,14 @@ cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nog
 # The table of kernels for steps on BLAS. A layer is a single panel there, a row-major array.
 
 cdef void _blas_forward(
-    floating *A, const floating *A_prev, Py_ssize_t A_stride, const floating *W,
-    const floating *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
-    Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
+    floating *A, floating *derivatives, const floating *A_prev, Py_ssize_t A_stride,
+    const floating *W, const floating *b, Activation activation, Py_ssize_t row,
+    Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
-    _forward(A + row * n, A_prev + row * n_prev, W, b, activation, n_rows, n_prev, n)
+    if derivatives != NULL:
+        derivatives += row * n
+    _forward(
+        A + row * n, derivatives, A_prev + row * n_prev, W, b, activation, n_rows, n_prev, n)
 
 
 cdef void _blas_delta(
@@ -417,7 +455,7 @@ cdef void _blas_gradient(
 
 
 ctypedef void (*forward_t)(
-    void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
+    void *, void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
     Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*delta_t)(
     void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,

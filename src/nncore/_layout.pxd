@@ -54,6 +54,8 @@ cdef struct Layer:
     # deltas where A does among the activations.
     Py_ssize_t A_prev
     Py_ssize_t A
+    # Where (4) finds what σ′ follows from among the activations: A, or σ′(Z) itself.
+    Py_ssize_t derivatives
 
 
 cdef struct Tile:
@@ -106,8 +108,9 @@ cdef class Layout:
         Py_ssize_t panel_width
         # Bytes of a number, and numbers in a thread's scratch memory.
         Py_ssize_t itemsize, scratch_size
-        # The lengths of vectors in panels: parameters, transposes, activations without examples.
-        Py_ssize_t n_packed, n_transposed, n_units
+        # The lengths of vectors in panels: parameters, transposes, activations without examples and
+        # derivatives, and with them.
+        Py_ssize_t n_packed, n_transposed, n_units, n_activations
         Loss loss
         bint double_precision
         nncore_source own_type
@@ -131,6 +134,7 @@ cdef class Layout:
         char *deltas
         char *outputs
         char *output_deltas
+        char *output_derivatives
         char *Y
         char *sample_weight
         # A part per thread.

@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 from nncore._kernels cimport (
     BINARY_CROSS_ENTROPY, CROSS_ENTROPY, CUSTOM, POISSON, Loss, blas_tables, tables)
 from nncore._tables cimport (
-    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_kernels)
+    NNCORE_FLOAT32, NNCORE_FLOAT64, NNCORE_UINT8, nncore_keeps_derivatives, nncore_kernels)
 
 import contextlib
 import math
@@ -292,9 +292,17 @@ cdef class Layout:
             layer.A_prev = 0 if l == 0 else self.layers[l - 1].A
             layer.A = A
             A += self._whole_vectors(self._padded(n) * self.capacity)
-        # The examples come last: they have activations, but no deltas.
+        # The examples and derivatives come last: they have no deltas.
         self.layers[0].A_prev = A
         self.n_packed, self.n_transposed, self.n_units = packed, transposed, A
+        A += self._whole_vectors(self._padded(self.n_in) * self.capacity)
+        for l in range(self.depth):
+            layer = &self.layers[l]
+            layer.derivatives = layer.A
+            if nncore_keeps_derivatives(layer.activation):
+                layer.derivatives = A
+                A += self._whole_vectors(self._padded(layer.n) * self.capacity)
+        self.n_activations = A
         self.arrays = (array,)
 
     cdef _cut_tiles(self):
@@ -362,15 +370,16 @@ cdef class Layout:
         """Place everything in one stretch of memory."""
         cdef:
             Py_ssize_t n_outputs = self.batch_size * self.n_out
-            Py_ssize_t n_examples = self._padded(self.n_in) * self.capacity
+            Layer *last = &self.layers[self.depth - 1]
             Py_ssize_t end = 0
             list begins = []
             char *memory
         # Threads must not write to the same cache line.
         self.scratch_size = self._whole_lines(self.scratch_size) // self.itemsize
         for count in (
-            *[self.n_packed] * 4, self.n_transposed, self.n_units + n_examples, self.n_units,
-            n_outputs, n_outputs, n_outputs, self.batch_size, self.scratch_size * self.n_threads,
+            *[self.n_packed] * 4, self.n_transposed, self.n_activations, self.n_units,
+            n_outputs, n_outputs, n_outputs if last.derivatives != last.A else 0, n_outputs,
+            self.batch_size, self.scratch_size * self.n_threads,
         ):
             begins.append(end)
             end += self._whole_lines(count)
@@ -385,9 +394,10 @@ cdef class Layout:
         self.deltas = memory + <Py_ssize_t> begins[6]
         self.outputs = memory + <Py_ssize_t> begins[7]
         self.output_deltas = memory + <Py_ssize_t> begins[8]
-        self.Y = memory + <Py_ssize_t> begins[9]
-        self.sample_weight = memory + <Py_ssize_t> begins[10]
-        self.scratch = memory + <Py_ssize_t> begins[11]
+        self.output_derivatives = memory + <Py_ssize_t> begins[9]
+        self.Y = memory + <Py_ssize_t> begins[10]
+        self.sample_weight = memory + <Py_ssize_t> begins[11]
+        self.scratch = memory + <Py_ssize_t> begins[12]
 
     cdef _allocate_slot(self, Slot slot):
         cdef Py_ssize_t size = self._whole_lines(self.n_packed)

@@ -679,6 +679,7 @@ cdef bint _activate(
         char *parameters = w.packed[<int> PARAMETERS]
         const char *A_prev
         char *A
+        char *derivatives
         Layer *layer
         bint is_row_major = _is_row_major(w)
         Activation activation
@@ -706,13 +707,16 @@ cdef bint _activate(
         if activation == SOFTMAX and not is_row_major:
             activation = IDENTITY
         A = w.activations + layer.A * size
+        derivatives = NULL
+        if w.phase != FORWARD and layer.derivatives != layer.A:
+            derivatives = w.activations + layer.derivatives * size
         w.kernels.forward(
-            A, A_prev, A_stride, parameters + layer.W * size, parameters + layer.b * size,
-            activation, row, n_rows, capacity, layer.n_prev, layer.n)
+            A, derivatives, A_prev, A_stride, parameters + layer.W * size,
+            parameters + layer.b * size, activation, row, n_rows, capacity, layer.n_prev, layer.n)
         if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
-            w.kernels.dropout(
-                A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1,
-                w.first_example, w.panel_width or layer.n, row, n_rows, capacity, layer.n)
+            _dropout(w, l, A, row, n_rows)
+            if derivatives != NULL:
+                _dropout(w, l, derivatives, row, n_rows)
         if w.outs[l] != NULL:
             _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
         A_prev = A
@@ -721,8 +725,18 @@ cdef bint _activate(
         if w.outs[w.depth - 1] == NULL:
             _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
         if w.layers[w.depth - 1].activation == SOFTMAX:
-            w.kernels.bias_activation(outputs, NULL, SOFTMAX, n_rows, w.n_out)
+            w.kernels.bias_activation(outputs, NULL, NULL, SOFTMAX, n_rows, w.n_out)
     return True
+
+
+cdef void _dropout(
+    Workspace w, Py_ssize_t l, char *A, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Drop units of layer l + 1, at index l."""
+    cdef Layer *layer = &w.layers[l]
+    w.kernels.dropout(
+        A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1, w.first_example,
+        w.panel_width or layer.n, row, n_rows, w.capacity, layer.n)
 
 
 cdef void _go_back(
@@ -736,8 +750,12 @@ cdef void _go_back(
         char *delta = w.deltas + last.A * size
         char *output_deltas = (
             (delta if _is_row_major(w) else w.output_deltas) + row * w.n_out * size)
+        const char *derivatives = outputs
+    if last.derivatives != last.A:
+        derivatives = _output_derivatives(w, row, n_rows)
     w.kernels.output_delta(
-        output_deltas, outputs, Y, sample_weight, w.loss, last.activation, n_rows, w.n_out)
+        output_deltas, outputs, derivatives, Y, sample_weight, w.loss, last.activation, n_rows,
+        w.n_out)
     if not _is_row_major(w):
         w.kernels.gather(
             delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
@@ -746,6 +764,20 @@ cdef void _go_back(
         _delta(w, l, row, n_rows)
     if w.dX != NULL:
         _input_delta(w, first, row, n_rows)
+
+
+cdef const char *_output_derivatives(
+    Workspace w, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Return the output layer's σ′(Z) of some rows, row-major."""
+    cdef:
+        const char *derivatives = (
+            w.activations + w.layers[w.depth - 1].derivatives * w.itemsize)
+        Py_ssize_t row_out = row * w.n_out * w.itemsize
+    if _is_row_major(w):
+        return derivatives + row_out
+    _copy_rows(w, w.output_derivatives + row_out, derivatives, row, n_rows, w.n_out)
+    return w.output_derivatives + row_out
 
 
 cdef void _gather_weights(
@@ -779,18 +811,20 @@ cdef void _delta(Workspace w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) n
         Py_ssize_t size = w.itemsize
         Layer *layer = &w.layers[l]
         Layer *before = &w.layers[l - 1]
-        bint drops = w.drops and before.dropout_rate > 0
+        # The derivatives have gone through dropout themselves.
+        bint drops = (
+            w.drops and before.dropout_rate > 0 and before.derivatives == before.A)
         char *delta_prev = w.deltas + layer.A_prev * size
-        const char *A_prev = w.activations + layer.A_prev * size
+        const char *derivatives = w.activations + before.derivatives * size
         const char *W = (
             w.transposes + layer.transposed * size if w.panel_width
             else w.packed[<int> PARAMETERS] + layer.W * size)
     w.kernels.delta(
-        delta_prev, w.deltas + layer.A * size, W, A_prev,
+        delta_prev, w.deltas + layer.A * size, W, derivatives,
         IDENTITY if drops else before.activation, row, n_rows, w.capacity, layer.n_prev, layer.n)
     if drops:
         w.kernels.dropout_derivative(
-            delta_prev, A_prev, before.activation, before.dropout_rate, w.rule.dropout_seed,
+            delta_prev, derivatives, before.activation, before.dropout_rate, w.rule.dropout_seed,
             w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
             w.capacity, layer.n_prev)
 

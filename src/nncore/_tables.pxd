@@ -5,6 +5,8 @@ from libc.stdint cimport uint64_t
 from nncore._kernels cimport Activation, Loss
 
 cdef extern from "nncore.h" nogil:
+    bint nncore_keeps_derivatives(Activation activation) noexcept
+
     enum nncore_function:
         NNCORE_EXP
         NNCORE_LOG
@@ -29,9 +31,9 @@ cdef extern from "nncore.h" nogil:
             void *W_transposed, const void *W, Py_ssize_t p, Py_ssize_t k_begin, Py_ssize_t k_end,
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*forward)(
-            void *A, const void *A_prev, Py_ssize_t A_stride, const void *W, const void *b,
-            Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
-            Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
+            void *A, void *derivatives, const void *A_prev, Py_ssize_t A_stride, const void *W,
+            const void *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
+            Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*delta)(
             void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
             Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
@@ -45,7 +47,7 @@ cdef extern from "nncore.h" nogil:
             void *A, const void *A_prev, const void *W, const void *b, Activation activation,
             Py_ssize_t n_rows, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*bias_activation)(
-            void *A, const void *b, Activation activation, Py_ssize_t n_rows,
+            void *A, void *derivatives, const void *b, Activation activation, Py_ssize_t n_rows,
             Py_ssize_t n) noexcept nogil
         void (*times_derivative)(
             void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
@@ -67,8 +69,9 @@ cdef extern from "nncore.h" nogil:
             const void *A, const void *Y, const void *sample_weight, Loss loss,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
         void (*output_delta)(
-            void *delta, const void *A, const void *Y, const void *sample_weight, Loss loss,
-            Activation activation, Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+            void *delta, const void *A, const void *derivatives, const void *Y,
+            const void *sample_weight, Loss loss, Activation activation, Py_ssize_t n_rows,
+            Py_ssize_t n) noexcept nogil
         void (*column_sums)(
             void *db, const void *delta, double scale, double beta,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil

@@ -17,7 +17,10 @@ class Activation(IntEnum):
     ELU = 5
     SOFTPLUS = 6
     EXPONENTIAL = 7
-    SOFTMAX = 8
+    SILU = 8
+    GELU = 9
+    GELU_TANH = 10
+    SOFTMAX = 11
 
 
 # From which limit to which σ maps the real numbers, unless it reaches all of them.
@@ -28,6 +31,9 @@ RANGES: dict[Activation, tuple[float, float]] = {
     Activation.ELU: (-1, math.inf),
     Activation.SOFTPLUS: (0, math.inf),
     Activation.EXPONENTIAL: (0, math.inf),
+    Activation.SILU: (-0.278465, math.inf),
+    Activation.GELU: (-0.169972, math.inf),
+    Activation.GELU_TANH: (-0.170041, math.inf),
     Activation.SOFTMAX: (0, 1),
 }
 

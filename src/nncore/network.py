@@ -60,7 +60,7 @@ class Network(Strict):
     activation : str or sequence of L str, default "relu"
         σ of the hidden layers, or a sequence with the name for each of the layers 1, ..., L:
         "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu" (α = 1), "softplus",
-        "exponential", "identity", and "softmax" for the output layer.
+        "silu", "gelu", "gelu_tanh", "exponential", "identity", and "softmax" for the output layer.
     output_activation : str, optional
         σ of the output layer. By default the loss determines it: "identity" for squared, absolute
         and Huber loss and losses of yours, "softmax" for cross entropy, "sigmoid" for binary cross

@@ -12,11 +12,13 @@ overwrites them. Numbers in parentheses are the equations in the README's table,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from .architecture import OUTPUT_ACTIVATIONS, Architecture
 from .enums import Activation, Loss
@@ -70,12 +72,13 @@ def backprop(
     loss : float
     gradient : ndarray of shape (n_parameters,)
     """
-    A = _activations(architecture, parameters, X)  # (1)
+    A, D = _activations(architecture, parameters, X)  # (1)
     total = float(len(X) if sample_weight is None else sample_weight.sum())
     mean = loss(A[-1], Y, sample_weight, architecture.loss) / total  # (2)
     d = np.empty_like(A[-1])
-    output_delta(d, A[-1], Y, sample_weight, architecture.loss, architecture.activations[-1])  # (3)
-    result, _ = _gradients(architecture, parameters, A, d, 1 / total)  # (4), (5)
+    sigma = architecture.activations[-1]
+    output_delta(d, A[-1], Y, sample_weight, architecture.loss, sigma, D[-1])  # (3)
+    result, _ = _gradients(architecture, parameters, A, D, d, 1 / total)  # (4), (5)
     return mean, result
 
 
@@ -98,23 +101,32 @@ def backward(
     dX : ndarray of shape (N, n_0)
         ∂f/∂X = δ^0 = δ^1 W^1ᵀ.
     """
-    A = _activations(architecture, parameters, X)
+    A, D = _activations(architecture, parameters, X)
     d = np.empty_like(A[-1])
-    output_delta(d, A[-1], dA, None, Loss.CUSTOM, architecture.activations[-1])
-    return _gradients(architecture, parameters, A, d, 1.0)
+    output_delta(d, A[-1], dA, None, Loss.CUSTOM, architecture.activations[-1], D[-1])
+    return _gradients(architecture, parameters, A, D, d, 1.0)
 
 
-def _activations(architecture: Architecture, parameters: Array, X: Array) -> list[Array]:
-    """Return A^0, ..., A^L."""
+def _activations(
+    architecture: Architecture, parameters: Array, X: Array
+) -> tuple[list[Array], list[Array]]:
+    """Return A^0, ..., A^L, and for each what σ' follows from: A^l, or σ'(Z^l) itself."""
     A = [X.astype(parameters.dtype)]
+    D = A.copy()
     for W, b, sigma in zip(*architecture.views(parameters), architecture.activations, strict=True):
         A.append(np.empty((len(X), b.size), parameters.dtype))
-        forward(A[-1], A[-2], W, b, sigma)  # (1)
-    return A
+        D.append(np.empty_like(A[-1]) if sigma in KEPT_DERIVATIVES else A[-1])
+        forward(A[-1], A[-2], W, b, sigma, D[-1])  # (1)
+    return A, D
 
 
 def _gradients(
-    architecture: Architecture, parameters: Array, A: list[Array], d: Array, scale: float
+    architecture: Architecture,
+    parameters: Array,
+    A: list[Array],
+    D: list[Array],
+    d: Array,
+    scale: float,
 ) -> tuple[Array, Array]:
     """Return `scale` times the gradient, and δ^0, from the output delta d."""
     W, _ = architecture.views(parameters)
@@ -125,7 +137,7 @@ def _gradients(
     for l in reversed(range(len(W))):
         gradient(dW[l], db[l], d, A[l], scale)  # (5)
         d_prev = np.empty_like(A[l])
-        delta(d_prev, d, W[l], A[l], sigma[l])  # (4)
+        delta(d_prev, d, W[l], D[l], sigma[l])  # (4)
         d = d_prev
     return result, d
 
@@ -171,7 +183,51 @@ def _elu(z: Array) -> Array:
     return np.where(z < 0, np.expm1(np.minimum(z, 0)), z)
 
 
-# σ, and σ' as a function of a = σ(z): (7).
+def _inside(z: Array) -> Array:
+    """Return z without infinities; beyond ±1000, SiLU and GELU are at their limits."""
+    return z.clip(-1000, 1000)
+
+
+def _silu(z: Array) -> Array:
+    a: Array = np.maximum(z, -1000) * _sigmoid(z)
+    return a
+
+
+def _silu_derivative(z: Array) -> Array:
+    derivative: Array = _sigmoid(z) * (1 + _inside(z) * _sigmoid(-z))
+    return derivative
+
+
+def _gelu(z: Array) -> Array:
+    a: Array = np.maximum(z, -1000) * ndtr(z)
+    return a
+
+
+def _gelu_derivative(z: Array) -> Array:
+    z = _inside(z)
+    derivative: Array = ndtr(z) + z * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return derivative
+
+
+# gelu_tanh is z sigmoid(w) with w = c z + c_3 z³.
+_C = 2 * math.sqrt(2 / math.pi)
+_C_3 = 0.044715 * _C
+
+
+def _gelu_tanh(z: Array) -> Array:
+    inside = _inside(z)
+    a: Array = np.maximum(z, -1000) * _sigmoid(inside * (_C + _C_3 * inside * inside))
+    return a
+
+
+def _gelu_tanh_derivative(z: Array) -> Array:
+    z = _inside(z)
+    w = z * (_C + _C_3 * z * z)
+    derivative: Array = _sigmoid(w) * (1 + z * _sigmoid(-w) * (_C + 3 * _C_3 * z * z))
+    return derivative
+
+
+# σ, and σ' as a function of a = σ(z), (7), or of σ'(z) itself, which `forward` keeps.
 ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     Activation.IDENTITY: (lambda z: z, np.ones_like),
     Activation.SIGMOID: (_sigmoid, lambda a: a * (1 - a)),
@@ -184,8 +240,20 @@ ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
     Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
     Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
     Activation.EXPONENTIAL: (np.exp, lambda a: a),
+    # D. Hendrycks, K. Gimpel, Gaussian error linear units (2016).
+    Activation.SILU: (_silu, lambda d: d),
+    Activation.GELU: (_gelu, lambda d: d),
+    Activation.GELU_TANH: (_gelu_tanh, lambda d: d),
     # `output_delta` has its derivative, a matrix for each example.
     Activation.SOFTMAX: (_softmax, np.ones_like),
+}
+
+
+# σ' as a function of z where it does not follow from σ(z).
+KEPT_DERIVATIVES: dict[Activation, Function] = {
+    Activation.SILU: _silu_derivative,
+    Activation.GELU: _gelu_derivative,
+    Activation.GELU_TANH: _gelu_tanh_derivative,
 }
 
 
@@ -231,10 +299,24 @@ _DERIVATIVES: dict[Loss, Callable[[Array, Array], Array]] = {
 }
 
 
-def forward(A: Array, A_prev: Array, W: Array, b: Array, activation: Activation) -> None:
-    """(1): A = σ(A_prev W + b)."""
+def forward(
+    A: Array,
+    A_prev: Array,
+    W: Array,
+    b: Array,
+    activation: Activation,
+    derivatives: Array | None = None,
+) -> None:
+    """(1): A = σ(A_prev W + b).
+
+    With silu, gelu and gelu_tanh, whose σ′ does not follow from σ, derivatives = σ′(Z), unless it
+    is None.
+    """
     sigma, _ = ACTIVATIONS[activation]
-    A[...] = sigma(A_prev @ W + b)
+    Z = A_prev @ W + b
+    A[...] = sigma(Z)
+    if derivatives is not None and activation in KEPT_DERIVATIVES:
+        derivatives[...] = KEPT_DERIVATIVES[activation](Z)
 
 
 def _mix(state: Array, counter: Array) -> Array:
@@ -288,7 +370,7 @@ def dropout_derivative(
 ) -> None:
     """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
-    A is the result of `dropout`.
+    A is the result of `dropout`; with silu, gelu and gelu_tanh, σ′(Z) after `dropout`.
     """
     _, derivative = ACTIVATIONS[activation]
     factors = _dropout_factors(A, rate, seed, step, l, first_example)
@@ -310,19 +392,23 @@ def output_delta(
     sample_weight: Array | None,
     loss: Loss,
     activation: Activation,
+    derivatives: Array | None = None,
 ) -> None:
     """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
-    With softmax and a custom loss, a row is ∂E/∂a times the Jacobian of softmax, ∂a_j/∂z_k =
-    a_j (1 - a_k) for j = k and -a_j a_k otherwise. An example of weight 0 has a delta of 0, even if
-    A or Y is not finite there.
+    With silu, gelu and gelu_tanh, derivatives are those that `forward` has written. With softmax
+    and a custom loss, a row is ∂E/∂a times the Jacobian of softmax, ∂a_j/∂z_k = a_j (1 - a_k) for
+    j = k and -a_j a_k otherwise. An example of weight 0 has a delta of 0, even if A or Y is not
+    finite there.
     """
     used = slice(None) if sample_weight is None else sample_weight != 0
     a, y = A[used], Y[used]
     part = _DERIVATIVES[loss](a, y)
     if len(OUTPUT_ACTIVATIONS[loss]) > 1:
         _, derivative = ACTIVATIONS[activation]
-        part = part * derivative(a)
+        kept = derivatives if activation in KEPT_DERIVATIVES else A
+        assert kept is not None
+        part = part * derivative(kept[used])
         if activation == Activation.SOFTMAX:
             part = a * (part - (a * part).sum(axis=1, keepdims=True))
     delta[...] = 0
@@ -330,7 +416,10 @@ def output_delta(
 
 
 def delta(delta_prev: Array, delta: Array, W: Array, A_prev: Array, activation: Activation) -> None:
-    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev)."""
+    """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev).
+
+    With silu, gelu and gelu_tanh, A_prev is σ′(Z_prev), which `forward` has written.
+    """
     _, derivative = ACTIVATIONS[activation]
     delta_prev[...] = (delta @ W.T) * derivative(A_prev)
 

@@ -38,6 +38,9 @@ ActivationName = Literal[
     "elu",
     "softplus",
     "exponential",
+    "silu",
+    "gelu",
+    "gelu_tanh",
     "softmax",
 ]
 

@@ -1,5 +1,5 @@
-/* exp, expm1, log, log1p, sigmoid, tanh and softplus of a vector: branch-free, so that every value
- * takes the same time.
+/* exp, expm1, log, log1p, sigmoid, tanh, softplus, SiLU and GELU of a vector: branch-free, so that
+ * every value takes the same time.
  *
  * Argument reduction as in W. J. Cody and W. Waite, Software Manual for the Elementary Functions
  * (1980); the polynomials are near-minimax (Chebyshev interpolation in 200 bits).
@@ -70,15 +70,23 @@ INLINE V vector_exp(V x) {
     return p * power_of_two(half) * power_of_two(n - half);
 }
 
-/* e^x for x <= 0. 2^n is computed `raised` binary orders too large, where it is normal; the last
- * factor takes them back and may round to a subnormal number. */
-INLINE V exp_nonpositive(V x) {
-    const real raised = FOR_TYPE(64, 512);
-    x = at_least(x, broadcast(FOR_TYPE(-104, -746)));
+/* e^x for x < 0 is computed these binary orders too large, where it is normal; the factor takes
+ * them back and may round to a subnormal number. */
+#define RAISED FOR_TYPE(64, 512)
+#define LOWERED FOR_TYPE(0x1p-64f, 0x1p-512)
+
+/* 2^RAISED e^(x + low) for -130 <= x <= 0, in double -1060 <= x <= 0, and |low| <= 0.12. */
+INLINE V raised_exp(V x, const V *low) {
     VB n;
-    const V r = reduce(x, EXPONENT_BIAS + raised, &n);
-    const V p = 1 + multiply_add(r * r, exp_tail(r), r);
-    return p * power_of_two(n) * FOR_TYPE(0x1p-64f, 0x1p-512);
+    V r = reduce(x, EXPONENT_BIAS + RAISED, &n);
+    if (low)
+        r += *low;
+    return (1 + multiply_add(r * r, exp_tail(r), r)) * power_of_two(n);
+}
+
+/* e^x for x <= 0. */
+INLINE V exp_nonpositive(V x) {
+    return raised_exp(at_least(x, broadcast(FOR_TYPE(-104, -746))), NULL) * LOWERED;
 }
 
 /* e^x - 1 for x <= 0. */
@@ -132,4 +140,78 @@ INLINE V vector_tanh(V z) {
 INLINE V vector_softplus(V z) {
     const V positive = at_least(z, broadcast(0));
     return positive + log1p_unit(exp_nonpositive(negative_absolute(z)));
+}
+
+/* z within +-limit. */
+INLINE V limited(V z, real limit) { return copy_sign(at_most(absolute(z), broadcast(limit)), z); }
+
+/* z sigmoid(w) and its derivative, where w has the sign of z and the derivative w'. Beyond
+ * +-limit the one is 0 or z, the other 0 or 1; w and w' are those of z within it. */
+INLINE V times_sigmoid(V z, real limit, V w, V w_derivative, V *derivative) {
+    const V e = raised_exp(negative_absolute(w), NULL), small = e * LOWERED;
+    const V inverse = 1 / (1 + small), inside = limited(z, limit);
+    const VB negative = (VB)(w < 0);
+    const V unit = SELECT(negative, broadcast(LOWERED), broadcast(1));
+    const V sigmoid = SELECT(negative, e, broadcast(1)) * inverse; /* raised if negative */
+    const V rest = SELECT(negative, broadcast(1), small) * inverse;
+    *derivative = multiply_add(rest * inside, w_derivative, broadcast(1)) * (sigmoid * unit);
+    return SELECT(negative, inside, z) * sigmoid * unit;
+}
+
+/* D. Hendrycks, K. Gimpel, Gaussian error linear units (2016): SiLU, z sigmoid(z). */
+INLINE V vector_silu(V z, V *derivative) {
+    const real limit = FOR_TYPE(110, 754);
+    return times_sigmoid(z, limit, limited(z, limit), broadcast(1), derivative);
+}
+
+/* GELU with the normal distribution approximated by a tanh: z sigmoid(w), where
+ * w = 2 sqrt(2/pi) (z + 0.044715 z^3). Its relative error grows as that of w does, by |w|. */
+INLINE V vector_gelu_tanh(V z, V *derivative) {
+    const real limit = FOR_TYPE(11.5, 22), c = R(1.5957691216057308), c_3 = R(0.071354816272600247);
+    const V inside = limited(z, limit), square = inside * inside;
+    const V w = inside * multiply_add(broadcast(c_3), square, broadcast(c));
+    return times_sigmoid(z, limit, w, multiply_add(broadcast(3 * c_3), square, broadcast(c)),
+                         derivative);
+}
+
+/* 2^RAISED Phi(-x), the tail of the normal distribution, for 0 <= x <= 39, in float 15; `bell`
+ * becomes 2^RAISED e^(-x^2 / 2). Their quotient times x + 3 is a polynomial in
+ * t = (x - 3)/(x + 3), to 2e-9 and 4e-17. After M. M. Shepherd, J. G. Laframboise, Chebyshev
+ * approximation of (1 + 2x) exp(x^2) erfc x (1981). */
+INLINE V raised_tail(V x, V *bell) {
+#if REAL_BITS == 64
+    static const double c[] = {
+        -4.7870720959922925e-9, -1.3135933402247276e-8, 1.657033137527329e-8,
+        9.487232199276363e-8,   5.684486037424846e-8,   -2.7328560573942945e-7,
+        -6.074709787998142e-7,  8.436576374559394e-9,   2.2657541545091404e-6,
+        3.639661016328273e-6,   -3.5216120993913375e-6, -2.0688992367067843e-5,
+        -1.3244941486425609e-5, 7.881264329401229e-5,   0.00015439426231460667,
+        -0.0002565753435054921, -0.0010458285990398509, 0.0010275922589893913,
+        0.006972621238880609,   -0.010462867023309811,  -0.04726302514292172,
+        0.23001771997460368,    -0.50933198191749,      0.729083690133373};
+#else
+    static const float c[] = {5.5491873e-05f, 0.00013332395f, -0.0002447093f, -0.0010344766f,
+                              0.0010241573f,  0.0069699204f,  -0.010462289f,  -0.04726276f,
+                              0.23001768f,    -0.509332f,     0.7290837f};
+#endif
+    const V inverse = 1 / (x + 3), t = (x - 3) * inverse;
+    V p = broadcast(c[0]);
+    for (size_t k = 1; k < sizeof c / sizeof c[0]; k++)
+        p = multiply_add(p, t, broadcast(c[k]));
+    /* x^2 = high^2 + (x - high)(x + high); high has so few digits that its square is exact. */
+    const V high = (V)((VB)x & ~broadcast_bits(((bits)1 << FOR_TYPE(12, 27)) - 1));
+    const V low = R(-0.5) * (x - high) * (x + high);
+    *bell = raised_exp(R(-0.5) * high * high, &low);
+    return p * inverse * *bell;
+}
+
+/* Hendrycks and Gimpel's GELU, z Phi(z). */
+INLINE V vector_gelu(V z, V *derivative) {
+    V bell;
+    const V x = at_most(absolute(z), broadcast(FOR_TYPE(15, 39)));
+    const V tail = raised_tail(x, &bell);
+    const VB negative = (VB)(z < 0);
+    const V slope = multiply_add(x * bell, broadcast(R(-0.39894228040143268)), tail) * LOWERED;
+    *derivative = SELECT(negative, slope, 1 - slope);
+    return SELECT(negative, -x * tail * LOWERED, z * (1 - tail * LOWERED));
 }

@@ -43,7 +43,7 @@ static void forward_rows(void *A_, const void *A_prev_, const void *W, const voi
     real *A = A_;
     const real *A_prev = A_prev_;
     if (n == 1) { /* a panel of width 1 is row-major, too */
-        forward(A, A_prev, n_prev, W, b, activation, 0, n_rows, n_rows, n_prev, n);
+        forward(A, NULL, A_prev, n_prev, W, b, activation, 0, n_rows, n_rows, n_prev, n);
         return;
     }
     for (ptrdiff_t row = 0; row < n_rows; row += ROWS_AT_ONCE)
@@ -68,5 +68,5 @@ static void forward_rows(void *A_, const void *A_prev_, const void *W, const voi
 #undef X
             }
         }
-    bias_activation(A, NULL, activation, n_rows, n);
+    bias_activation(A, NULL, NULL, activation, n_rows, n);
 }

@@ -86,9 +86,9 @@ static double loss(const void *A_, const void *Y_, const void *sample_weight_,
     return total;
 }
 
-static void output_delta(void *delta_, const void *A, const void *Y_, const void *sample_weight_,
-                         enum nncore_loss loss, enum nncore_activation activation, ptrdiff_t n_rows,
-                         ptrdiff_t n) {
+static void output_delta(void *delta_, const void *A, const void *derivatives, const void *Y_,
+                         const void *sample_weight_, enum nncore_loss loss,
+                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n) {
     real *delta = delta_;
     const real *a = A, *y = Y_, *sample_weight = sample_weight_;
     /* Its derivative couples the outputs of a row. */
@@ -114,7 +114,7 @@ static void output_delta(void *delta_, const void *A, const void *Y_, const void
         times_softmax_jacobian(delta, a, n_rows, n);
     else if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR ||
              loss == NNCORE_HUBER || loss == NNCORE_CUSTOM)
-        times_derivative(delta, A, activation, n_rows * n);
+        times_derivative(delta, derivatives, activation, n_rows * n);
     for (ptrdiff_t i = 0; sample_weight && i < n_rows; i++)
         if (sample_weight[i] == 0) /* even if a or y is not finite */
             memset(delta + i * n, 0, (size_t)n * sizeof(real));

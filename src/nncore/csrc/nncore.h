@@ -11,23 +11,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Each name once; activations.h gives each its sigma and sigma' on a vector. */
-#define NNCORE_ELEMENTWISE_ACTIVATIONS(X) \
-    X(IDENTITY, identity)                 \
-    X(SIGMOID, sigmoid)                   \
-    X(TANH, tanh)                         \
-    X(RELU, relu)                         \
-    X(LEAKY_RELU, leaky_relu)             \
-    X(ELU, elu)                           \
-    X(SOFTPLUS, softplus)                 \
-    X(EXPONENTIAL, exp)
-
+/* activations.h defines each. sigma' of those from SILU on does not follow from sigma (7). */
 enum nncore_activation {
-#define X(NAME, function) NNCORE_##NAME,
-    NNCORE_ELEMENTWISE_ACTIVATIONS(X)
-#undef X
-        NNCORE_SOFTMAX
+    NNCORE_IDENTITY,
+    NNCORE_SIGMOID,
+    NNCORE_TANH,
+    NNCORE_RELU,
+    NNCORE_LEAKY_RELU,
+    NNCORE_ELU,
+    NNCORE_SOFTPLUS,
+    NNCORE_EXPONENTIAL,
+    NNCORE_SILU,
+    NNCORE_GELU,
+    NNCORE_GELU_TANH,
+    NNCORE_SOFTMAX
 };
+
+/* Whether the backward pass needs sigma'(Z) itself: `derivatives`, which forward has written. */
+static inline int nncore_keeps_derivatives(enum nncore_activation activation) {
+    return activation >= NNCORE_SILU && activation < NNCORE_SOFTMAX;
+}
 
 enum nncore_loss {
     NNCORE_SQUARED_ERROR,
@@ -69,12 +72,14 @@ typedef struct {
                       ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n);
 
     /* (1): A <- sigma(W A_prev + b). If A_stride is not 0, A_prev is a row-major array whose rows
-     * are that many elements apart. */
-    void (*forward)(void *A, const void *A_prev, ptrdiff_t A_stride, const void *W, const void *b,
-                    enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
-                    ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+     * are that many elements apart. If sigma' does not follow from A, derivatives, which lies as A
+     * does, becomes sigma'(Z) unless it is NULL. */
+    void (*forward)(void *A, void *derivatives, const void *A_prev, ptrdiff_t A_stride,
+                    const void *W, const void *b, enum nncore_activation activation, ptrdiff_t row,
+                    ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (4): delta_prev <- W^T delta . sigma'(Z_prev); `activation` is that of A_prev. */
+    /* (4): delta_prev <- W^T delta . sigma'(Z_prev); `activation` is that of A_prev. Here and below
+     * the derivatives take the place of A where sigma' does not follow from A. */
     void (*delta)(void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
                   enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
                   ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
@@ -94,9 +99,10 @@ typedef struct {
                          enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
                          ptrdiff_t n);
 
-    /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL. */
-    void (*bias_activation)(void *A, const void *b, enum nncore_activation activation,
-                            ptrdiff_t n_rows, ptrdiff_t n);
+    /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL; derivatives as in
+     * forward. */
+    void (*bias_activation)(void *A, void *derivatives, const void *b,
+                            enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n);
 
     /* delta <- delta . sigma'(Z), the second half of (4), with sigma' from A (7). */
     void (*times_derivative)(void *delta, const void *A, enum nncore_activation activation,
@@ -128,10 +134,11 @@ typedef struct {
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
                    ptrdiff_t n_rows, ptrdiff_t n);
 
-    /* delta <- weight * dE/dZ of the output layer, (3). */
-    void (*output_delta)(void *delta, const void *A, const void *Y, const void *sample_weight,
-                         enum nncore_loss loss, enum nncore_activation activation, ptrdiff_t n_rows,
-                         ptrdiff_t n);
+    /* delta <- weight * dE/dZ of the output layer, (3); derivatives is A where sigma' follows from
+     * A. */
+    void (*output_delta)(void *delta, const void *A, const void *derivatives, const void *Y,
+                         const void *sample_weight, enum nncore_loss loss,
+                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n);
 
     /* db <- beta * db + scale * (delta . 1), the bias's part of (5). */
     void (*column_sums)(void *db, const void *delta, double scale, double beta, ptrdiff_t n_rows,

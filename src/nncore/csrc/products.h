@@ -18,10 +18,10 @@ static void panel_product(const struct product product, ptrdiff_t p) {
         tiled_product(product, p);
 }
 
-static void forward(void *A_, const void *A_prev, ptrdiff_t A_stride, const void *W, const void *b,
-                    enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
-                    ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
-    real *A = A_;
+static void forward(void *A_, void *derivatives_, const void *A_prev, ptrdiff_t A_stride,
+                    const void *W, const void *b, enum nncore_activation activation, ptrdiff_t row,
+                    ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+    real *A = A_, *derivatives = derivatives_;
     const int is_relu = activation == NNCORE_RELU;
     const struct product product = {.C = A,
                                     .A = A_prev,
@@ -36,9 +36,10 @@ static void forward(void *A_, const void *A_prev, ptrdiff_t A_stride, const void
                                     .least = is_relu ? 0 : -(real)INFINITY};
     for (ptrdiff_t p = 0; p * PANEL_WIDTH < n; p++) {
         const ptrdiff_t width = width_of_panel(p, n);
+        const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
         panel_product(product, p);
         if (!is_relu)
-            bias_activation(A + p * PANEL_WIDTH * capacity + row * width, NULL, activation, n_rows,
+            bias_activation(A + at, derivatives ? derivatives + at : NULL, NULL, activation, n_rows,
                             width);
     }
 }

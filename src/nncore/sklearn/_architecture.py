@@ -33,6 +33,9 @@ ACTIVATIONS: dict[str, ActivationName] = {
     "leaky_relu": "leaky_relu",
     "elu": "elu",
     "softplus": "softplus",
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
 }
 OUTPUT_ACTIVATIONS: dict[str, ActivationName] = {
     **ACTIVATIONS,
