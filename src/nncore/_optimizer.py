@@ -197,7 +197,7 @@ class Optimizer(Strict, ABC):
 
     @property
     def current_rate(self) -> float:
-        rate: LearningRate = self.learning_rate
+        rate = self.rule().learning_rate
         return float(rates_of(rate, self.step_count, 1)[0]) if callable(rate) else rate
 
     @property
