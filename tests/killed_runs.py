@@ -37,13 +37,18 @@ class Counter:
         self.losses = state["losses"].tolist()
 
 
-def train(folder: Path, *, resume: bool = True) -> str:
-    """Train to the end; return a digest of everything that must not depend on interruptions."""
+def train(folder: Path, begins: Any = None, *, resume: bool = True) -> str:
+    """Train to the end; return a digest of everything that must not depend on interruptions.
+
+    The event `begins` is set when training begins.
+    """
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(3000, 40)), rng.normal(size=(3000, 5))
     net = nncore.Network([40, 60, 5], activation="tanh", seed=0)
     optimizer, seed, counter = nncore.Adam(), np.random.default_rng(1), Counter()
     path = folder / "run.safetensors"
+    if begins is not None:
+        begins.set()
     history = net.fit(
         X,
         Y,
@@ -53,7 +58,7 @@ def train(folder: Path, *, resume: bool = True) -> str:
         seed=seed,
         dropout=0.1,
         validation_data=(X[:100], Y[:100]),
-        callbacks=[counter, Checkpoint(path, every_steps=70)] if resume else [counter],
+        callbacks=[counter, Checkpoint(path, every_steps=5)] if resume else [counter],
         resume=path if resume else None,
     )
     result = [history.loss, history.validation_loss, counter.losses, optimizer.step_count]
@@ -74,10 +79,12 @@ def main(n_kills: int) -> None:
         seconds = time.perf_counter() - begin
         kills = writes = runs = 0
         while kills < n_kills:
-            born = time.time_ns()
-            process = context.Process(target=train, args=(folder,))
+            begins = context.Event()
+            process = context.Process(target=train, args=(folder, begins))
             process.start()
-            process.join(rng.uniform(0, 0.2 * seconds))
+            begins.wait()
+            born = time.time_ns()
+            process.join(rng.uniform(0, 0.1 * seconds))
             process.kill()
             process.join()
             if process.exitcode == 0:

@@ -81,6 +81,7 @@ def edit(path: Path, section: str, **values: Any) -> None:
         ("architecture", {"activation": ["tanh", "softmax"]}),
         ("architecture", {"activation": ["tanh", "unknown"]}),
         ("architecture", {"activation": [1, 1]}),
+        ("architecture", {"activation": "tanh"}),
         ("architecture", {"activation": ["tanh"]}),
         ("architecture", {"loss": "unknown"}),
         ("architecture", {"loss": 1}),

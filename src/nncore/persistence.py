@@ -144,7 +144,10 @@ def read_stored(path: FilePath) -> Stored:
     """
     sections, tensors = read(path)
     with refused(as_path(path)):
-        architecture = Architecture.from_names(**sections.pop("architecture"))
+        section = sections.pop("architecture")
+        # One name alone would mean what it means to this version's `Network`.
+        activation = list(section.pop("activation"))
+        architecture = Architecture.from_names(activation=activation, **section)
         # Nothing is allocated for the architecture before the file is known to hold all of it.
         parts = []
         for l, layer in enumerate(architecture.layers, start=1):
