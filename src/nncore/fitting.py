@@ -20,7 +20,7 @@ from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
 from .optimizers import Optimizer, as_optimizer
 from .reports import verbose_callback
-from .resuming import Record, fingerprints, optimizer_settings
+from .resuming import Record, draw_order, fingerprints, optimizer_settings
 from .session import StepOptions
 from .training import ArrayData, Run
 from .typing import Metrics, OptimizerName
@@ -107,6 +107,8 @@ def fit(
     if resume is None or not record.resume(resume, network, optimizer, epochs, n_batches):
         record.begin()
     history = record.history
+    # Keeping the generator's state takes longer than a small epoch.
+    draw = record.draw_order if checkpoint else draw_order
     with (
         network.session(training.n, batch_size=batch_size, n_threads=n_threads) as session,
         writing(checkpoint, record, session, optimizer) as writer,
@@ -116,7 +118,7 @@ def fit(
             optimizer,
             ArrayData(examples, training.rows),
             batch_size,
-            draw_order=record.draw_order if shuffle else None,
+            draw_order=draw if shuffle else None,
             position=record.position,
             options=record.options,
             chunk=writer.chunk if writer else None,

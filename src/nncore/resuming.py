@@ -27,7 +27,7 @@ from .training import Position
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Record", "fingerprints", "optimizer_settings"]
+__all__ = ["Record", "draw_order", "fingerprints", "optimizer_settings"]
 
 Array = npt.NDArray[Any]
 Order = npt.NDArray[np.intp]
@@ -119,9 +119,9 @@ class Record:
         return self.place if is_same else None
 
     def draw_order(self, rng: Any, last: Order | None, n: int) -> Order:
-        """Return a random order."""
+        """Return a random order, and keep the generator's state for a checkpoint in the epoch."""
         self._rng_state = rng.bit_generator.state
-        return np.asarray(rng.permutation(n))
+        return draw_order(rng, last, n)
 
     def values(self) -> dict[str, Any]:
         """Return everything."""
@@ -231,6 +231,11 @@ class Record:
         self.history = history
         self._resumed_from = os.path.realpath(path)
         return True
+
+
+def draw_order(rng: Any, last: Order | None, n: int) -> Order:
+    """Return a random order."""
+    return np.asarray(rng.permutation(n))
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
