@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from .architecture import OUTPUT_ACTIVATIONS, Architecture
 from .enums import Activation, Loss
@@ -198,14 +197,24 @@ def _silu_derivative(z: Array) -> Array:
     return derivative
 
 
+# SciPy's would double the time of importing nncore.
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _normal_distribution(z: Array) -> Array:
+    distribution: Array = _erfc(-z / math.sqrt(2)) / 2
+    return distribution
+
+
 def _gelu(z: Array) -> Array:
-    a: Array = np.maximum(z, -1000) * ndtr(z)
+    a: Array = np.maximum(z, -1000) * _normal_distribution(z)
     return a
 
 
 def _gelu_derivative(z: Array) -> Array:
     z = _inside(z)
-    derivative: Array = ndtr(z) + z * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    derivative: Array = _normal_distribution(z) + z * density
     return derivative
 
 
