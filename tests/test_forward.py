@@ -182,9 +182,10 @@ ROWS: dict[str, Any] = {
 def test_lists_of_numbers_have_the_bits_of_their_array(dtype: DType, row: Any) -> None:
     few = forward_pass(make([3, 4, 2], dtype=dtype))
     expected = few.predict(np.asarray(row))
-    given = few.predict(row), few.predict([row, row]), few.predict((tuple(row),))
     assert expected is not None
-    for outputs, shape in zip(given, [(2,), (2, 2), (1, 2)], strict=True):
+    given = row, [row, row], (tuple(row),), [np.asarray(row)]
+    for X, shape in zip(given, [(2,), (2, 2), (1, 2), (1, 2)], strict=True):
+        outputs = few.predict(X)
         assert outputs is not None
         assert outputs.shape == shape
         assert (outputs == expected).all()
@@ -227,6 +228,8 @@ UNSUITABLE: dict[str, Callable[[Array], Any]] = {
     "decimals": lambda X: [Decimal(1)] * 4,
     "a list of timedeltas": lambda X: [np.timedelta64(1, "s")] * 4,
     "a subclass of list": lambda X: Row([1.0] * 4),
+    "a list of a matrix": lambda X: [X],
+    "a list of arrays": list,
 }
 
 

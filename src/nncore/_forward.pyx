@@ -236,7 +236,7 @@ cdef class ForwardPass:
         return None
 
     cdef cnp.ndarray _numbers(self, X):
-        """Return a list or tuple of numbers, or of lists or tuples of them, as doubles, or None."""
+        """Return a list or tuple of numbers, of rows or of one array; None for anything else."""
         cdef:
             tuple rows = _as_tuple(X), row
             cnp.npy_intp shape[2]
@@ -246,6 +246,8 @@ cdef class ForwardPass:
             double *to
         if not rows:
             return None
+        if len(rows) == 1 and cnp.PyArray_CheckExact(rows[0]):
+            return self._inputs(rows[0][np.newaxis])
         n_dimensions = 2 if isinstance(rows[0], (list, tuple)) else 1
         if n_dimensions == 1:
             rows = (rows,)
