@@ -51,7 +51,7 @@ int add_seconds(double seconds[4], int n_layers, const ptrdiff_t *sizes, ptrdiff
             const ptrdiff_t n_rows = span < batch_size - row ? span : batch_size - row;
             double begin = now();
             for (int l = 0; l < n_layers; l++)
-                kernels->forward(A[l + 1], A[l], 0, W[l], b[l], NNCORE_IDENTITY, row, n_rows,
+                kernels->forward(A[l + 1], NULL, A[l], 0, W[l], b[l], NNCORE_IDENTITY, row, n_rows,
                                  capacity, sizes[l], sizes[l + 1]);
             seconds[0] += now() - begin, begin = now();
             for (int l = n_layers - 1; l > 0; l--)
