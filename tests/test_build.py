@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,22 +27,8 @@ def layer(floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, :
     with nogil: forward(A, A_prev, W, b, activation)
 """
 
-SETUP = """\
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-import nncore
-
-setup(
-    ext_modules=cythonize(
-        [Extension("own_loop", ["own_loop.pyx"], include_dirs=[nncore.get_include()])],
-        language_level=3,
-    )
-)
-"""
-
-
 ROOT = Path(__file__).parent.parent
+CUSTOM = ROOT / "docs" / "custom.md"
 
 
 @pytest.mark.parametrize(
@@ -55,28 +42,58 @@ def test_include_directory_holds_the_header() -> None:
     assert (Path(nncore.get_include()) / "nncore.h").is_file()
 
 
-def test_another_cython_module_can_cimport_the_kernels(tmp_path: Path) -> None:
+def block(language: str) -> str:
+    """Return the only block of docs/custom.md in that language."""
+    (code,) = re.findall(
+        rf"^```{language}\n(.*?)^```", CUSTOM.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return str(code)
+
+
+def compiled(name: str, source: str, folder: Path) -> Any:
+    """Return a Cython module, compiled as docs/custom.md says."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
         pytest.skip(f"needs the C compiler {compiler}")
-    (tmp_path / "own_loop.pyx").write_text(MODULE)
-    (tmp_path / "setup.py").write_text(SETUP)
+    (folder / f"{name}.pyx").write_text(source)
+    (folder / "setup.py").write_text(block("py").replace("training_loop", name))
     build = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
-        cwd=tmp_path,
+        cwd=folder,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
     )
     assert build.returncode == 0, build.stdout
-    path = tmp_path / f"own_loop{sysconfig.get_config_var('EXT_SUFFIX')}"
-    spec = importlib.util.spec_from_file_location("own_loop", path)
+    path = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    own_loop = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(own_loop)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
+
+def test_the_training_loop_in_cython_makes_the_steps_of_a_network(tmp_path: Path) -> None:
+    training_loop = compiled("training_loop", block("cython"), tmp_path)
+    images, labels = nncore.datasets.load_digits()
+    Y = np.eye(10, dtype="float32")[labels]
+    net = nncore.Network([64, 30, 10], activation="tanh", loss="cross_entropy", seed=0)
+    parameters = [
+        part.copy() for pair in zip(net.weights, net.biases, strict=True) for part in pair
+    ]
+    scratch = [np.empty((32, n), "float32") for n in (30, 10, 30, 10)]
+    rows = 1792  # 56 batches
+    loss = training_loop.train(*parameters, images, Y, *scratch, 3, 0.1)
+    history = net.fit(images[:rows], Y[:rows], epochs=3, optimizer=nncore.SGD(0.1), shuffle=False)
+    assert loss == pytest.approx(history.loss[-1], rel=1e-4)
+    flat = np.concatenate([part.ravel() for part in parameters])
+    np.testing.assert_allclose(flat, net.parameters, atol=1e-4)
+
+
+def test_another_cython_module_can_cimport_the_kernels(tmp_path: Path) -> None:
+    own_loop = compiled("own_loop", MODULE, tmp_path)
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         A_prev, W, b = (rng.standard_normal(s).astype(dtype) for s in ((7, 5), (5, 3), 3))

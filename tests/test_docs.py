@@ -30,6 +30,10 @@ def python_blocks(document: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def without_blocks(document: Path) -> str:
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 def lacks_a_package(block: str) -> bool:
     imported = set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE))
     return any(importlib.util.find_spec(name) is None for name in imported & OPTIONAL)
@@ -65,7 +69,7 @@ def test_the_first_examples_learn_a_sine_and_the_digits(capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_in_a_document_lead_to_files(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text())
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", without_blocks(document))
     local = [target for target in targets if "://" not in target]
     missing = [target for target in local if not (document.parent / target).exists()]
     assert not missing
@@ -80,7 +84,6 @@ def test_internals_name_what_the_source_has() -> None:
         for part in path.relative_to(ROOT).parts
         for word in part.split(".")
     }
-    text = re.sub(r"^```.*?^```", "", INTERNALS.read_text(), flags=re.DOTALL | re.MULTILINE)
-    quoted = " ".join(re.findall(r"`([^`]+)`", text))
+    quoted = " ".join(re.findall(r"`([^`]+)`", without_blocks(INTERNALS)))
     assert quoted
     assert set(re.findall(r"[A-Za-z_]\w+", quoted)) <= words

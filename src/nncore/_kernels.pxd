@@ -1,6 +1,6 @@
 """The kernels for other Cython modules: `from nncore._kernels cimport forward`.
 
-They release the GIL, check shapes, raise ValueError and allocate nothing. Compile with
+They need no GIL, check shapes, raise ValueError and allocate nothing. Compile with
 nncore.get_include() among the include directories.
 """
 

@@ -1,9 +1,9 @@
 """The compiled kernels over row-major arrays, in the order of equations (1) to (6).
 
-Use them in custom training loops. ``nncore.reference`` specifies them in NumPy. Public kernels take
-arrays and check their shapes; the underscored ones take addresses and check nothing. BLAS computes
-the products, and C code with the widest vectors of this machine everything around them.
-``nncore._step`` runs whole steps instead.
+`nncore.kernels` is their public face in Python; `nncore.reference` specifies them in NumPy. Public
+kernels take arrays and check their shapes; the underscored ones take addresses and check nothing.
+BLAS computes the products, and C code with the widest vectors of this machine everything around
+them. ``nncore._step`` runs whole steps instead.
 """
 
 from cython cimport floating
@@ -143,8 +143,18 @@ cpdef int forward(
 ) except -1 nogil:
     """(1): A = σ(A_prev W + b).
 
-    With silu, gelu and gelu_tanh, whose σ′ does not follow from σ, derivatives = σ′(Z), unless it
-    is None.
+    Parameters
+    ----------
+    A : ndarray of shape (N, n)
+        The outputs of the layer; overwritten.
+    A_prev : ndarray of shape (N, n_prev)
+        Its inputs.
+    W : ndarray of shape (n_prev, n)
+    b : ndarray of shape (n,)
+    activation : Activation
+    derivatives : ndarray of shape (N, n), optional
+        Overwritten with σ′(Z) if the activation is SILU, GELU or GELU_TANH, whose σ′ does not
+        follow from σ; not used otherwise.
     """
     cdef:
         Py_ssize_t N = A.shape[0]
@@ -171,7 +181,17 @@ cpdef int dropout(
 ) except -1 nogil:
     """Set the units of layer l that the step drops to 0, and divide the others by 1 - rate.
 
-    Row i is example first_example + i of the batch.
+    Parameters
+    ----------
+    A : ndarray of shape (N, n)
+        Outputs of `forward`, changed in place; where `forward` wrote derivatives, call it for
+        these, too.
+    rate : float
+        In [0, 1).
+    seed, step, l : int
+        Not negative. Together with the example and the unit they determine what is dropped.
+    first_example : int, default 0
+        Row i is example first_example + i of the batch.
     """
     if not 0 <= rate < 1:
         with gil:
@@ -190,7 +210,16 @@ cpdef int dropout_derivative(
 ) except -1 nogil:
     """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
-    A is the result of `dropout`; with silu, gelu and gelu_tanh, σ′(Z) after `dropout`.
+    Parameters
+    ----------
+    delta : ndarray of shape (N, n)
+        δ Wᵀ, from `delta` with IDENTITY; changed in place.
+    A : ndarray of shape (N, n)
+        The outputs after `dropout`; for SILU, GELU and GELU_TANH the derivatives after it.
+    rate, seed, step, l, first_example
+        As in `dropout`.
+    activation : Activation
+        Any but SOFTMAX.
     """
     if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
             or not 0 <= activation < <Py_ssize_t> SOFTMAX):
@@ -208,7 +237,23 @@ cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
     Py_ssize_t loss,
 ) except? -1 nogil:
-    """(2): the sum of weight times loss over the examples; sample_weight may be None."""
+    """(2): the sum of weight times loss over the examples.
+
+    Parameters
+    ----------
+    A : ndarray of shape (N, n)
+        The network's outputs. Probabilities are clipped to [eps, 1 - eps].
+    Y : ndarray of shape (N, n)
+        The targets; for CUSTOM any numbers, with the loss Σ y a. Their range is not checked.
+    sample_weight : ndarray of shape (N,) or None
+        Not negative. An example of weight 0 counts as 0, even if it is not finite.
+    loss : Loss
+
+    Returns
+    -------
+    float
+        Added up in double precision.
+    """
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
@@ -230,7 +275,22 @@ cpdef int output_delta(
 ) except -1 nogil:
     """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
-    With silu, gelu and gelu_tanh, derivatives are those that `forward` has written.
+    Parameters
+    ----------
+    delta : ndarray of shape (N, n)
+        Overwritten; it may be Y.
+    A : ndarray of shape (N, n)
+        The network's outputs.
+    Y : ndarray of shape (N, n)
+        The targets; for CUSTOM ∂E/∂A, from a loss of your own.
+    sample_weight : ndarray of shape (N,) or None
+        As in `loss`. An example of weight 0 has a delta of 0, even if it is not finite.
+    loss : Loss
+    activation : Activation
+        One that the loss allows: EXPONENTIAL for POISSON, SIGMOID for BINARY_CROSS_ENTROPY, SOFTMAX
+        for CROSS_ENTROPY; any for CUSTOM; any but SOFTMAX for the others.
+    derivatives : ndarray of shape (N, n), optional
+        Those of `forward`, which SILU, GELU and GELU_TANH need.
     """
     cdef:
         Py_ssize_t N = A.shape[0]
@@ -259,7 +319,17 @@ cpdef int delta(
 ) except -1 nogil:
     """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev).
 
-    With silu, gelu and gelu_tanh, A_prev is σ′(Z_prev), which `forward` has written.
+    Parameters
+    ----------
+    delta_prev : ndarray of shape (N, n_prev)
+        Overwritten.
+    delta : ndarray of shape (N, n)
+    W : ndarray of shape (n_prev, n)
+    A_prev : ndarray of shape (N, n_prev)
+        The outputs of the layer before; for SILU, GELU and GELU_TANH its derivatives.
+    activation : Activation
+        That of the layer before, any but SOFTMAX. IDENTITY leaves σ′ out, for the derivative by the
+        inputs or before `dropout_derivative`.
     """
     cdef:
         Py_ssize_t N = delta.shape[0]
@@ -284,7 +354,19 @@ cpdef int gradient(
     floating[:, ::1] dW, floating[::1] db, const floating[:, ::1] delta,
     const floating[:, ::1] A_prev, double scale, double beta=0.0,
 ) except -1 nogil:
-    """(5): dW = scale A_prevᵀ δ + beta dW, db = scale 1ᵀ δ + beta db."""
+    """(5): dW = scale A_prevᵀ δ + beta dW, db = scale 1ᵀ δ + beta db.
+
+    Parameters
+    ----------
+    dW : ndarray of shape (n_prev, n)
+    db : ndarray of shape (n,)
+    delta : ndarray of shape (N, n)
+    A_prev : ndarray of shape (N, n_prev)
+    scale : float
+        1 / N for the mean of the examples.
+    beta : float, default 0
+        1 adds to what dW and db hold. With 0 they are overwritten, whatever they hold.
+    """
     check_gradient(dW, db, delta, A_prev)
     _gradient(
         <floating *> matrix(dW), <floating *> vector(db), matrix(delta), matrix(A_prev),
@@ -296,7 +378,20 @@ cpdef int gradient_descent(
     floating[:, ::1] W, floating[::1] b, const floating[:, ::1] delta,
     const floating[:, ::1] A_prev, double step_size, double decay=0.0,
 ) except -1 nogil:
-    """(5) and (6) at once: W -= step_size A_prevᵀ δ + decay W, b -= step_size 1ᵀ δ."""
+    """(5) and (6) at once: W -= step_size A_prevᵀ δ + decay W, b -= step_size 1ᵀ δ.
+
+    Parameters
+    ----------
+    W : ndarray of shape (n_prev, n)
+        Changed in place, as b. Compute the layer's `delta` from the old W first.
+    b : ndarray of shape (n,)
+    delta : ndarray of shape (N, n)
+    A_prev : ndarray of shape (N, n_prev)
+    step_size : float
+        η / N for the mean of the examples.
+    decay : float, default 0
+        η λ.
+    """
     check_gradient(W, b, delta, A_prev)
     _gradient_descent(
         <floating *> matrix(W), <floating *> vector(b), matrix(delta), matrix(A_prev),
@@ -323,7 +418,16 @@ cpdef int sgd(
     floating[::1] parameters, const floating[::1] gradient, double learning_rate,
     double weight_decay,
 ) except -1 nogil:
-    """(6): w -= η g, with g = ∂E/∂w + λ w."""
+    """(6): w -= η g, with g = ∂E/∂w + λ w.
+
+    Parameters
+    ----------
+    parameters : ndarray of shape (n,)
+        Changed in place.
+    gradient : ndarray of shape (n,)
+    learning_rate, weight_decay : float
+        η and λ.
+    """
     check_lengths(parameters, gradient, gradient, gradient, gradient)
     table_of(vector(parameters)).sgd(
         <void *> vector(parameters), vector(gradient), learning_rate, weight_decay,
@@ -335,7 +439,19 @@ cpdef int momentum(
     floating[::1] parameters, floating[::1] velocity, const floating[::1] gradient,
     double learning_rate, double momentum, bint nesterov, double weight_decay,
 ) except -1 nogil:
-    """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g."""
+    """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g.
+
+    Parameters
+    ----------
+    parameters, velocity : ndarray of shape (n,)
+        Changed in place; v is 0 at first.
+    gradient : ndarray of shape (n,)
+    learning_rate, momentum : float
+        η and μ.
+    nesterov : bool
+    weight_decay : float
+        λ, as in `sgd`.
+    """
     check_lengths(parameters, gradient, velocity, velocity, velocity)
     table_of(vector(parameters)).momentum(
         <void *> vector(parameters), <void *> vector(velocity), vector(gradient),
@@ -347,7 +463,21 @@ cpdef int adam(
     floating[::1] parameters, floating[::1] m, floating[::1] v, const floating[::1] gradient,
     double step_size, double beta_1, double beta_2, double epsilon, double weight_decay,
 ) except -1 nogil:
-    """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε)."""
+    """(6) by Adam: m and v are running means of g and g², w -= step_size m / (√v + ε).
+
+    Parameters
+    ----------
+    parameters, m, v : ndarray of shape (n,)
+        Changed in place; m and v are 0 at first.
+    gradient : ndarray of shape (n,)
+    step_size : float
+        With the bias corrections, η √(1 - β₂ᵗ) / (1 - β₁ᵗ) in step t = 1, 2, ...
+    beta_1, beta_2 : float
+    epsilon : float
+        A normal number; with the bias correction, ε √(1 - β₂ᵗ).
+    weight_decay : float
+        λ, as in `sgd`.
+    """
     check_lengths(parameters, gradient, m, v, v)
     table_of(vector(parameters)).adam(
         <void *> vector(parameters), <void *> vector(m), <void *> vector(v), vector(gradient),
@@ -360,7 +490,15 @@ cpdef int amsgrad(
     const floating[::1] gradient, double step_size, double beta_1, double beta_2, double epsilon,
     double weight_decay,
 ) except -1 nogil:
-    """(6) by AMSGrad: Adam with v_max, the largest v so far, in place of v."""
+    """(6) by AMSGrad: `adam` with v_max, the largest v so far, in place of v.
+
+    Parameters
+    ----------
+    parameters, m, v, v_max : ndarray of shape (n,)
+        Changed in place; all but the parameters are 0 at first.
+    gradient, step_size, beta_1, beta_2, epsilon, weight_decay
+        As in `adam`.
+    """
     check_lengths(parameters, gradient, m, v, v_max)
     table_of(vector(parameters)).amsgrad(
         <void *> vector(parameters), <void *> vector(m), <void *> vector(v),
@@ -374,7 +512,24 @@ cpdef int rmsprop(
     const floating[::1] gradient, double learning_rate, double rho, double momentum,
     double epsilon, double weight_decay,
 ) except -1 nogil:
-    """(6) by RMSprop: v is a running mean of g², w -= η g / (√v + ε)."""
+    """(6) by RMSprop: v is a running mean of g², w -= η s with the step s = g / (√v + ε).
+
+    Parameters
+    ----------
+    parameters, v : ndarray of shape (n,)
+        Changed in place; v is 0 at first.
+    mean : ndarray of shape (n,) or None
+        A running mean of g, so that the variance v - mean² takes the place of v; 0 at first.
+    velocity : ndarray of shape (n,) or None
+        velocity = μ velocity + s in the place of s; 0 at first.
+    gradient : ndarray of shape (n,)
+    learning_rate, rho, momentum : float
+        η, the share of the old mean in a new one, and μ.
+    epsilon : float
+        A normal number.
+    weight_decay : float
+        λ, as in `sgd`.
+    """
     check_lengths(
         parameters, gradient, v, v if mean is None else mean, v if velocity is None else velocity)
     table_of(vector(parameters)).rmsprop(
@@ -398,26 +553,53 @@ cdef int check_lengths(
 
 
 cpdef double square_sum(const floating[::1] x) except? -1 nogil:
-    """Return Σ x², with each square rounded to the type and most of the sum in double."""
+    """Return Σ x², with each square rounded to the type and most of the sum in double.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+    """
     return table_of(vector(x)).square_sum(vector(x), 1, x.shape[0], x.shape[0])
 
 
 cpdef int exp(floating[::1] out, const floating[::1] x) except -1 nogil:
-    """Write eˣ to out, with an error of at most 2 units in the last place."""
+    """Write eˣ to out, with an error of at most 2 units in the last place.
+
+    Parameters
+    ----------
+    out : ndarray of shape (n,)
+        Overwritten; it may be x.
+    x : ndarray of shape (n,)
+    """
     check_lengths(out, x, x, x, x)
     table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_EXP, x.shape[0])
     return 0
 
 
 cpdef int log(floating[::1] out, const floating[::1] x) except -1 nogil:
-    """Write ln x to out, for normal x > 0."""
+    """Write ln x to out, with an error of at most 3 units in the last place.
+
+    Parameters
+    ----------
+    out : ndarray of shape (n,)
+        Overwritten; it may be x.
+    x : ndarray of shape (n,)
+        Normal numbers above 0, which is not checked.
+    """
     check_lengths(out, x, x, x, x)
     table_of(vector(x)).map(<void *> vector(out), vector(x), NNCORE_LOG, x.shape[0])
     return 0
 
 
 cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nogil:
-    """Return the index of the first element outside ±limit, or the length."""
+    """Return the index of the first element outside ±limit, or the length.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+        NaN is outside.
+    limit : float
+    """
     return table_of(vector(x)).first_beyond(vector(x), limit, x.shape[0])
 
 

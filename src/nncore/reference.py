@@ -1,8 +1,8 @@
 """The mathematics in NumPy: backpropagation on one page, and its kernels.
 
 `backprop` and `step` are the complete algorithm, `backward` is a part of it for other functions of
-the outputs than the loss. The kernels below them are the specification of
-``nncore._kernels``: same names, same signatures, same order.
+the outputs than the loss. The kernels below them are the specification of `nncore.kernels`: same
+names, same signatures, same order.
 
 Each row is an example: activations ``A`` of layer l have shape (N, n_l), weights ``W``
 (n_{l-1}, n_l), biases ``b`` (n_l,) and deltas (N, n_l). Each kernel takes its outputs first and
