@@ -183,16 +183,17 @@ class Twin:
     def outputs(self, X: Array) -> list[Array]:
         outputs = []
         A_prev = X.astype(self.parameters.dtype)
-        activations = self.architecture.activations
-        for (W, b), activation in zip(self.layers(self.parameters), activations, strict=True):
+        layers = self.architecture.layers
+        for (W, b), layer in zip(self.layers(self.parameters), layers, strict=True):
             A = np.empty((len(A_prev), b.size), dtype=self.parameters.dtype)
-            reference.forward(A, A_prev, W, b, activation)
+            reference.forward(A, A_prev, W, b, layer.activation, slope=layer.slope)
             outputs.append(A)
             A_prev = A
         return outputs
 
     def total_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
-        return reference.loss(self.outputs(X)[-1], Y, sample_weight, self.architecture.loss)
+        loss, threshold = self.architecture.loss, self.architecture.threshold
+        return reference.loss(self.outputs(X)[-1], Y, sample_weight, loss, threshold)
 
     def mean_loss(self, X: Array, Y: Array, sample_weight: Array | None = None) -> float:
         weight = len(X) if sample_weight is None else float(sample_weight.sum())

@@ -19,6 +19,8 @@ Scalar = Callable[[float], float]
 ELEMENTWISE = [a for a in Activation if a != Activation.SOFTMAX]
 # Those whose sigma' does not follow from sigma: the kernels take it in the place of A.
 KEPT = [Activation.SILU, Activation.GELU, Activation.GELU_TANH]
+# Those with a slope as their parameter.
+SLOPED = [Activation.LEAKY_RELU, Activation.ELU]
 ERRORS = [Loss.SQUARED_ERROR, Loss.ABSOLUTE_ERROR, Loss.HUBER]
 PAIRS = [
     *((loss, activation) for loss in ERRORS for activation in ELEMENTWISE),
@@ -166,6 +168,18 @@ CALLS = [
         if pair[1] in KEPT
     ),
     *(Call("delta", "Nm Nn mn Nm", (activation,)) for activation in ELEMENTWISE),
+    *(
+        Call("delta", "Nm Nn mn Nm", (activation, slope))
+        for activation in SLOPED
+        for slope in (0.3, 0.0, -0.3)
+    ),
+    *(
+        Call("forward", "Nn Nm mn n", (activation, None, slope))
+        for activation in SLOPED
+        for slope in (0.3, -0.3)
+    ),
+    Call("loss", "Nn Nn N", (Loss.HUBER, 0.3), n_outputs=0),
+    Call("output_delta", "Nn Nn Nn N", (Loss.HUBER, Activation.ELU, None, 0.3, 0.3)),
     Call("gradient", "mn n Nn Nm", (0.5,), n_outputs=2),
     Call("gradient", "mn n Nn Nm", (0.5, 1.0), n_outputs=2, overwrites=False),
     Call("gradient_descent", "mn n Nn Nm", (0.1,), n_outputs=2, overwrites=False),

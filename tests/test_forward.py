@@ -14,7 +14,6 @@ import nncore
 from nncore import reference
 from nncore._forward import ForwardPass
 from nncore._kernels import KERNELS
-from nncore.enums import Activation
 from nncore.typing import ActivationName, LossName
 
 DType = np.dtype[Any]
@@ -35,9 +34,9 @@ def forward_pass(net: nncore.Network) -> ForwardPass:
 
 def expected(net: nncore.Network, X: Array) -> Array:
     A = X
-    for W, b, name in zip(net.weights, net.biases, net.activation, strict=True):
+    for W, b, layer in zip(net.weights, net.biases, net.architecture.layers, strict=True):
         Z = np.empty((len(X), b.size), net.dtype)
-        reference.forward(Z, A, W, b, Activation[name.upper()])
+        reference.forward(Z, A, W, b, layer.activation, slope=layer.slope)
         A = Z
     return A
 

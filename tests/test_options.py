@@ -109,7 +109,7 @@ WRONG_NETWORKS: list[tuple[dict[str, Any], type[Exception], list[str]]] = [
     ({"activation": "Tanh"}, ValueError, ["activation", "'tanh'", "'Tanh'"]),
     ({"activation": 3}, TypeError, ["activation", "3"]),
     ({"activation": None}, TypeError, ["activation", "None"]),
-    ({"activation": ["tanh", 3]}, TypeError, ["activation", "3"]),
+    ({"activation": ["tanh", None]}, TypeError, ["activation", "None"]),
     ({"activation": ["tanh"]}, ValueError, ["activation", "2", "got 1"]),
     ({"activation": ["tanh"] * 3}, ValueError, ["activation", "2", "got 3"]),
     ({"activation": []}, ValueError, ["activation", "2", "got 0"]),

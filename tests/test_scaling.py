@@ -164,7 +164,7 @@ def test_scaled_targets_need_identity_outputs(
 ) -> None:
     net = make([5, 4, 3], loss=loss, output=output)
     with refused(
-        ValueError, "Y_mean and Y_scale must be 0 and 1", net.activation[-1], unchanged=[net]
+        ValueError, "Y_mean and Y_scale must be 0 and 1", str(net.activation[-1]), unchanged=[net]
     ):
         net.fold_scaling(0, 1, **scaling)
 

@@ -317,19 +317,21 @@ RATES, SEED = (0.3, 0.5), 77
 def loss_with_dropout(net: nncore.Network, X: Array, Y: Array, step: int) -> float:
     """Return the mean loss, all kernels being the reference's."""
     A = X
-    for l, (W, b, activation) in enumerate(
-        zip(net.weights, net.biases, net.architecture.activations, strict=True), start=1
+    for l, (W, b, layer) in enumerate(
+        zip(net.weights, net.biases, net.architecture.layers, strict=True), start=1
     ):
         A_prev, A = A, np.empty((len(X), b.size))
-        reference.forward(A, A_prev, W, b, activation)
+        reference.forward(A, A_prev, W, b, layer.activation, slope=layer.slope)
         if l < len(net.weights):
             reference.dropout(A, RATES[l - 1], SEED, step, l)
     return reference.loss(A, Y, None, net.architecture.loss) / len(X)
 
 
 @pytest.mark.parametrize("blas", [False, True], ids=["tiles", "blas"])
-@pytest.mark.parametrize("hidden", ["sigmoid", "tanh", "elu", "softplus", "silu", "identity"])
-def test_gradient_with_dropout_equals_central_differences(hidden: str, blas: bool) -> None:
+@pytest.mark.parametrize(
+    "hidden", ["sigmoid", "tanh", "elu", "softplus", "silu", "identity", ("elu", -0.5)], ids=str
+)
+def test_gradient_with_dropout_equals_central_differences(hidden: Any, blas: bool) -> None:
     net = make([4, 19, 7, 3], hidden, "cross_entropy")
     X, Y = data(net, N, np.random.default_rng(6))
     before, h, step = net.parameters.copy(), 1e-5, 4

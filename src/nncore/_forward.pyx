@@ -11,10 +11,11 @@ from cpython.mem cimport PyMem_Malloc, PyMem_Free
 from libc.math cimport NAN
 from libc.string cimport memcpy
 
-from nncore._kernels cimport Activation, tables
+from nncore._kernels cimport tables
 from nncore._layout cimport Source, source_of
 from nncore._tables cimport (
-    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_set_float_mode)
+    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_set_float_mode,
+    nncore_sigma)
 
 import numpy as np
 
@@ -40,7 +41,7 @@ cdef object FLOATING = np.floating
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
-    Activation activation
+    nncore_sigma sigma
     # Offsets in bytes.
     Py_ssize_t W
     Py_ssize_t b
@@ -103,8 +104,9 @@ cdef class ForwardPass:
         Layer *layers
 
     def __init__(self, architecture, cnp.ndarray parameters not None):
-        cdef Py_ssize_t l, n_prev, n, W, b
-        cdef Activation activation
+        cdef:
+            Py_ssize_t l, W, b
+            Layer *layer
         self.kernels = tables(architecture.dtype == np.float64)
         self.depth = len(architecture.layers)
         self.n_in, self.n_out = architecture.sizes[0], architecture.sizes[self.depth]
@@ -115,8 +117,10 @@ cdef class ForwardPass:
         self.layer_array = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
         self.layers = <Layer *> cnp.PyArray_DATA(self.layer_array)
         for l in range(self.depth):
-            n_prev, n, activation, W, b = architecture.layers[l]
-            self.layers[l] = Layer(n_prev, n, activation, W * self.size, b * self.size)
+            layer = &self.layers[l]
+            layer.n_prev, layer.n, layer.sigma.kind, layer.sigma.slope, W, b = (
+                architecture.layers[l])
+            layer.W, layer.b = W * self.size, b * self.size
 
     def predict(self, X, out=None):
         """Return the outputs for X, or None if the arguments need the checks of other calls.
@@ -193,7 +197,7 @@ cdef class ForwardPass:
             layer = &self.layers[l]
             A = memory + l % 2 * n_rows * self.widest * self.size
             self.kernels.forward_rows(
-                A, A_prev, parameters + layer.W, parameters + layer.b, layer.activation, n_rows,
+                A, A_prev, parameters + layer.W, parameters + layer.b, layer.sigma, n_rows,
                 layer.n_prev, layer.n)
             A_prev = A
         memcpy(outputs, A_prev, n_rows * self.n_out * self.size)

@@ -33,7 +33,7 @@ cdef extern from "nncore.h" nogil:
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
     const floating[::1] b, Py_ssize_t activation,
-    floating[:, ::1] derivatives=*) except -1 nogil
+    floating[:, ::1] derivatives=*, double slope=*) except -1 nogil
 
 cpdef int dropout(
     floating[:, ::1] A, double rate, unsigned long long seed, unsigned long long step,
@@ -42,20 +42,21 @@ cpdef int dropout(
 cpdef int dropout_derivative(
     floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
     unsigned long long step, unsigned long long l, unsigned long long first_example,
-    Py_ssize_t activation) except -1 nogil
+    Py_ssize_t activation, double slope=*) except -1 nogil
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
-    Py_ssize_t loss) except? -1 nogil
+    Py_ssize_t loss, double threshold=*) except? -1 nogil
 
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
-    const floating[:, ::1] derivatives=*) except -1 nogil
+    const floating[:, ::1] derivatives=*, double slope=*, double threshold=*) except -1 nogil
 
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
-    const floating[:, ::1] A_prev, Py_ssize_t activation) except -1 nogil
+    const floating[:, ::1] A_prev, Py_ssize_t activation,
+    double slope=*) except -1 nogil
 
 cpdef int gradient(
     floating[:, ::1] dW, floating[::1] db, const floating[:, ::1] delta,

@@ -20,6 +20,7 @@ def forward(
     b: npt.NDArray[_Real],
     activation: Activation,
     derivatives: npt.NDArray[_Real] | None = None,
+    slope: float = ...,
 ) -> int: ...
 def dropout(
     A: npt.NDArray[_Real], rate: float, seed: int, step: int, l: int, first_example: int = 0
@@ -33,12 +34,14 @@ def dropout_derivative(
     l: int,
     first_example: int,
     activation: Activation,
+    slope: float = ...,
 ) -> int: ...
 def loss(
     A: npt.NDArray[_Real],
     Y: npt.NDArray[_Real],
     sample_weight: npt.NDArray[_Real] | None,
     loss: Loss,
+    threshold: float = 1.0,
 ) -> float: ...
 def output_delta(
     delta: npt.NDArray[_Real],
@@ -48,6 +51,8 @@ def output_delta(
     loss: Loss,
     activation: Activation,
     derivatives: npt.NDArray[_Real] | None = None,
+    slope: float = ...,
+    threshold: float = 1.0,
 ) -> int: ...
 def delta(
     delta_prev: npt.NDArray[_Real],
@@ -55,6 +60,7 @@ def delta(
     W: npt.NDArray[_Real],
     A_prev: npt.NDArray[_Real],
     activation: Activation,
+    slope: float = ...,
 ) -> int: ...
 def gradient(
     dW: npt.NDArray[_Real],

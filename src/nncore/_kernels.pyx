@@ -7,16 +7,18 @@ them. ``nncore._step`` runs whole steps instead.
 """
 
 from cython cimport floating
+from libc.math cimport INFINITY, isinf
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
 from nncore._tables cimport (
     NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_f32, nncore_f64, nncore_keeps_derivatives,
-    nncore_kernels, nncore_supports)
+    nncore_kernels, nncore_sigma, nncore_supports)
 
 import os
 
 from nncore._checks import LARGEST as _LARGEST
 from nncore.architecture import OUTPUT_ACTIVATIONS as _OUTPUT_ACTIVATIONS
+from nncore.enums import SLOPES as _SLOPES
 
 
 def available():
@@ -76,6 +78,11 @@ for _loss, _activations in _OUTPUT_ACTIVATIONS.items():
     for _activation in range(<int> SOFTMAX + 1):
         _fits[<int> _loss][<int> _activation] = _activation in _activations
 
+# The default slopes; most activations have none.
+cdef double[<int> SOFTMAX + 1] _slopes
+for _activation in range(<int> SOFTMAX + 1):
+    _slopes[<int> _activation] = _SLOPES.get(_activation, 0)
+
 
 cdef shape_of(const floating[:, ::1] A):
     return None if A is None else (A.shape[0], A.shape[1])
@@ -91,6 +98,14 @@ cdef inline bint fits_if_given(
     return derivatives is None or (derivatives.shape[0] == N and derivatives.shape[1] == n)
 
 
+cdef inline nncore_sigma sigma_of(Py_ssize_t activation, double slope) noexcept nogil:
+    cdef nncore_sigma sigma
+    sigma.kind, sigma.slope = <Activation> activation, slope
+    if isinf(slope):
+        sigma.slope = _slopes[activation]
+    return sigma
+
+
 cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
     """Whether the loss allows the activation."""
     return (
@@ -102,20 +117,20 @@ cdef inline bint fits(Py_ssize_t loss, Py_ssize_t activation) noexcept nogil:
 
 cdef void _forward(
     floating *A, floating *derivatives, const floating *A_prev, const floating *W,
-    const floating *b, Activation activation, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
+    const floating *b, nncore_sigma sigma, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     """(1): A = σ(W A_prev + b)."""
     forward_product(A, A_prev, W, N, n_prev, n)
-    table_of(A).bias_activation(A, derivatives, b, activation, N, n)
+    table_of(A).bias_activation(A, derivatives, b, sigma, N, n)
 
 
 cdef void _delta(
     floating *delta_prev, const floating *delta, const floating *W, const floating *A_prev,
-    Activation activation, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
+    nncore_sigma sigma, Py_ssize_t N, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     """(4): delta_prev = W^T delta . σ'(Z_prev)."""
     delta_product(delta_prev, delta, W, N, n_prev, n)
-    table_of(delta).times_derivative(delta_prev, A_prev, activation, N * n_prev)
+    table_of(delta).times_derivative(delta_prev, A_prev, sigma, N * n_prev)
 
 
 cdef void _gradient(
@@ -140,6 +155,7 @@ cdef inline void _gradient_descent(
 cpdef int forward(
     floating[:, ::1] A, const floating[:, ::1] A_prev, const floating[:, ::1] W,
     const floating[::1] b, Py_ssize_t activation, floating[:, ::1] derivatives=None,
+    double slope=INFINITY,
 ) except -1 nogil:
     """(1): A = σ(A_prev W + b).
 
@@ -153,8 +169,11 @@ cpdef int forward(
     b : ndarray of shape (n,)
     activation : Activation
     derivatives : ndarray of shape (N, n), optional
-        Overwritten with σ′(Z) if the activation is SILU, GELU or GELU_TANH, whose σ′ does not
-        follow from σ; not used otherwise.
+        Overwritten with σ′(Z) if the activation is SILU, GELU or GELU_TANH, or if the slope is
+        negative: then σ′ does not follow from σ. Not used otherwise.
+    slope : float, optional
+        LEAKY_RELU's slope below 0, by default 0.01, or ELU's α, by default 1; infinity stands for
+        the default.
     """
     cdef:
         Py_ssize_t N = A.shape[0]
@@ -171,7 +190,7 @@ cpdef int forward(
                     (b.shape[0],), activation, shape_of(derivatives)))
     _forward(
         <floating *> matrix(A), <floating *> optional_matrix(derivatives), matrix(A_prev),
-        matrix(W), vector(b), <Activation> activation, N, n_prev, n)
+        matrix(W), vector(b), sigma_of(activation, slope), N, n_prev, n)
     return 0
 
 
@@ -206,7 +225,7 @@ cpdef int dropout(
 cpdef int dropout_derivative(
     floating[:, ::1] delta, const floating[:, ::1] A, double rate, unsigned long long seed,
     unsigned long long step, unsigned long long l, unsigned long long first_example,
-    Py_ssize_t activation,
+    Py_ssize_t activation, double slope=INFINITY,
 ) except -1 nogil:
     """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
@@ -215,11 +234,13 @@ cpdef int dropout_derivative(
     delta : ndarray of shape (N, n)
         δ Wᵀ, from `delta` with IDENTITY; changed in place.
     A : ndarray of shape (N, n)
-        The outputs after `dropout`; for SILU, GELU and GELU_TANH the derivatives after it.
+        The outputs after `dropout`; where `forward` writes derivatives, those after it.
     rate, seed, step, l, first_example
         As in `dropout`.
     activation : Activation
         Any but SOFTMAX.
+    slope : float, optional
+        As in `forward`.
     """
     if (A.shape[0] != delta.shape[0] or A.shape[1] != delta.shape[1] or not 0 <= rate < 1
             or not 0 <= activation < <Py_ssize_t> SOFTMAX):
@@ -228,14 +249,14 @@ cpdef int dropout_derivative(
                 (delta.shape[0], delta.shape[1]), (A.shape[0], A.shape[1]), rate, activation))
     if A.shape[1]:
         table_of(matrix(A)).dropout_derivative(
-            <void *> matrix(delta), matrix(A), <Activation> activation, rate, seed, step, l,
+            <void *> matrix(delta), matrix(A), sigma_of(activation, slope), rate, seed, step, l,
             first_example, A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
     return 0
 
 
 cpdef double loss(
     const floating[:, ::1] A, const floating[:, ::1] Y, const floating[::1] sample_weight,
-    Py_ssize_t loss,
+    Py_ssize_t loss, double threshold=1.0,
 ) except? -1 nogil:
     """(2): the sum of weight times loss over the examples.
 
@@ -248,6 +269,8 @@ cpdef double loss(
     sample_weight : ndarray of shape (N,) or None
         Not negative. An example of weight 0 counts as 0, even if it is not finite.
     loss : Loss
+    threshold : float, default 1
+        From which |y - a| on HUBER is linear.
 
     Returns
     -------
@@ -265,13 +288,13 @@ cpdef double loss(
                 (N, n), (Y.shape[0], Y.shape[1]),
                 None if sample_weight is None else (sample_weight.shape[0],), loss))
     return table_of(matrix(A)).loss(
-        matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, N, n)
+        matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, threshold, N, n)
 
 
 cpdef int output_delta(
     floating[:, ::1] delta, const floating[:, ::1] A, const floating[:, ::1] Y,
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
-    const floating[:, ::1] derivatives=None,
+    const floating[:, ::1] derivatives=None, double slope=INFINITY, double threshold=1.0,
 ) except -1 nogil:
     """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
@@ -290,15 +313,20 @@ cpdef int output_delta(
         One that the loss allows: EXPONENTIAL for POISSON, SIGMOID for BINARY_CROSS_ENTROPY, SOFTMAX
         for CROSS_ENTROPY; any for CUSTOM; any but SOFTMAX for the others.
     derivatives : ndarray of shape (N, n), optional
-        Those of `forward`, which SILU, GELU and GELU_TANH need.
+        Those of `forward`, where it writes any.
+    slope : float, optional
+        As in `forward`.
+    threshold : float, default 1
+        As in `loss`.
     """
     cdef:
         Py_ssize_t N = A.shape[0]
         Py_ssize_t n = A.shape[1]
+        nncore_sigma sigma
     if (delta.shape[0] != N or delta.shape[1] != n or Y.shape[0] != N or Y.shape[1] != n
             or (sample_weight is not None and sample_weight.shape[0] != N)
             or not fits(loss, activation) or not fits_if_given(derivatives, N, n)
-            or (derivatives is None and nncore_keeps_derivatives(<Activation> activation))):
+            or (derivatives is None and nncore_keeps_derivatives(sigma_of(activation, slope)))):
         with gil:
             refuse(
                 "delta, A and Y (N, n), sample_weight (N,) or None, a Loss and an Activation that "
@@ -306,16 +334,17 @@ cpdef int output_delta(
                     (delta.shape[0], delta.shape[1]), (N, n), (Y.shape[0], Y.shape[1]),
                     None if sample_weight is None else (sample_weight.shape[0],),
                     loss, activation, shape_of(derivatives)))
+    sigma = sigma_of(activation, slope)
     table_of(matrix(A)).output_delta(
         <void *> matrix(delta), matrix(A),
-        matrix(derivatives) if nncore_keeps_derivatives(<Activation> activation) else matrix(A),
-        matrix(Y), optional_vector(sample_weight), <Loss> loss, <Activation> activation, N, n)
+        matrix(derivatives) if nncore_keeps_derivatives(sigma) else matrix(A), matrix(Y),
+        optional_vector(sample_weight), <Loss> loss, threshold, sigma, N, n)
     return 0
 
 
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
-    const floating[:, ::1] A_prev, Py_ssize_t activation,
+    const floating[:, ::1] A_prev, Py_ssize_t activation, double slope=INFINITY,
 ) except -1 nogil:
     """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev).
 
@@ -326,10 +355,12 @@ cpdef int delta(
     delta : ndarray of shape (N, n)
     W : ndarray of shape (n_prev, n)
     A_prev : ndarray of shape (N, n_prev)
-        The outputs of the layer before; for SILU, GELU and GELU_TANH its derivatives.
+        The outputs of the layer before; where `forward` writes derivatives, those.
     activation : Activation
         That of the layer before, any but SOFTMAX. IDENTITY leaves σ′ out, for the derivative by the
         inputs or before `dropout_derivative`.
+    slope : float, optional
+        As in `forward`.
     """
     cdef:
         Py_ssize_t N = delta.shape[0]
@@ -346,7 +377,7 @@ cpdef int delta(
                     (A_prev.shape[0], A_prev.shape[1]), activation))
     _delta(
         <floating *> matrix(delta_prev), matrix(delta), matrix(W), matrix(A_prev),
-        <Activation> activation, N, n_prev, n)
+        sigma_of(activation, slope), N, n_prev, n)
     return 0
 
 
@@ -607,22 +638,22 @@ cpdef Py_ssize_t first_beyond(const floating[::1] x, double limit) except -1 nog
 
 cdef void _blas_forward(
     floating *A, floating *derivatives, const floating *A_prev, Py_ssize_t A_stride,
-    const floating *W, const floating *b, Activation activation, Py_ssize_t row,
+    const floating *W, const floating *b, nncore_sigma sigma, Py_ssize_t row,
     Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     if derivatives != NULL:
         derivatives += row * n
     _forward(
-        A + row * n, derivatives, A_prev + row * n_prev, W, b, activation, n_rows, n_prev, n)
+        A + row * n, derivatives, A_prev + row * n_prev, W, b, sigma, n_rows, n_prev, n)
 
 
 cdef void _blas_delta(
     floating *delta_prev, const floating *delta, const floating *W, const floating *A_prev,
-    Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+    nncore_sigma sigma, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
     Py_ssize_t n_prev, Py_ssize_t n,
 ) noexcept nogil:
     _delta(
-        delta_prev + row * n_prev, delta + row * n, W, A_prev + row * n_prev, activation, n_rows,
+        delta_prev + row * n_prev, delta + row * n, W, A_prev + row * n_prev, sigma, n_rows,
         n_prev, n)
 
 
@@ -637,10 +668,10 @@ cdef void _blas_gradient(
 
 
 ctypedef void (*forward_t)(
-    void *, void *, const void *, Py_ssize_t, const void *, const void *, Activation, Py_ssize_t,
+    void *, void *, const void *, Py_ssize_t, const void *, const void *, nncore_sigma, Py_ssize_t,
     Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*delta_t)(
-    void *, const void *, const void *, const void *, Activation, Py_ssize_t, Py_ssize_t,
+    void *, const void *, const void *, const void *, nncore_sigma, Py_ssize_t, Py_ssize_t,
     Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 ctypedef void (*gradient_t)(
     void *, const void *, const void *, double, double, Py_ssize_t, Py_ssize_t, Py_ssize_t,

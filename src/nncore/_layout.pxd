@@ -3,8 +3,8 @@
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
-from nncore._kernels cimport Activation, Loss
-from nncore._tables cimport nncore_kernels, nncore_source
+from nncore._kernels cimport Loss
+from nncore._tables cimport nncore_kernels, nncore_sigma, nncore_source
 
 
 cdef struct Source:
@@ -41,7 +41,7 @@ cdef class Counter:
 cdef struct Layer:
     Py_ssize_t n_prev
     Py_ssize_t n
-    Activation activation
+    nncore_sigma sigma
     double dropout_rate
     # Where W and b begin in a flat vector, and in one that is laid out in panels.
     Py_ssize_t flat_W
@@ -112,6 +112,7 @@ cdef class Layout:
         # derivatives, and with them.
         Py_ssize_t n_packed, n_transposed, n_units, n_activations
         Loss loss
+        double threshold
         bint double_precision
         nncore_source own_type
         nncore_kernels *kernels

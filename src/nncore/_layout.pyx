@@ -252,7 +252,7 @@ cdef class Layout:
         self.depth = len(architecture.layers)
         self.n_in = architecture.sizes[0]
         self.n_out = architecture.sizes[self.depth]
-        self.loss = architecture.loss
+        self.loss, self.threshold = architecture.loss, architecture.threshold
         self.double_precision = architecture.dtype == np.float64
         self.itemsize = 8 if self.double_precision else 4
         self.own_type = NNCORE_FLOAT64 if self.double_precision else NNCORE_FLOAT32
@@ -284,7 +284,7 @@ cdef class Layout:
         self.layers = <Layer *> cnp.PyArray_DATA(array)
         for l in range(self.depth):
             layer = &self.layers[l]
-            n_prev, n, layer.activation, layer.flat_W, layer.flat_b = layers[l]
+            n_prev, n, layer.sigma.kind, layer.sigma.slope, layer.flat_W, layer.flat_b = layers[l]
             layer.n_prev, layer.n, layer.dropout_rate = n_prev, n, 0
             layer.W, layer.b = packed, packed + self._whole_vectors(n_prev * self._padded(n))
             packed = layer.b + self._whole_vectors(n)
@@ -301,7 +301,7 @@ cdef class Layout:
         for l in range(self.depth):
             layer = &self.layers[l]
             layer.derivatives = layer.A
-            if nncore_keeps_derivatives(layer.activation):
+            if nncore_keeps_derivatives(layer.sigma):
                 layer.derivatives = A
                 A += self._whole_vectors(self._padded(layer.n) * self.capacity)
         self.n_activations = A

@@ -15,10 +15,11 @@ from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from nncore._kernels cimport CUSTOM, IDENTITY, SOFTMAX, Activation, Loss
+from nncore._kernels cimport CUSTOM, IDENTITY, SOFTMAX, Loss
 from nncore._layout cimport (
     GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Counter, Examples, Layer, Layout, Slot, Source,
     Tile, width_of_panel)
+from nncore._tables cimport nncore_sigma
 from nncore._team cimport Team, is_stopped, run_item, stop, watch
 
 import numpy as np
@@ -26,6 +27,9 @@ import numpy as np
 from nncore.losses import batch_loss
 
 cnp.import_array()
+
+cdef nncore_sigma NO_SIGMA
+NO_SIGMA.kind, NO_SIGMA.slope = IDENTITY, 0
 
 # The examples of a span: enough to read a tile of W from the cache rarely, few enough for their
 # activations to stay in it. benchmarks/README.md has the measurements.
@@ -682,7 +686,7 @@ cdef bint _activate(
         char *derivatives
         Layer *layer
         bint is_row_major = _is_row_major(w)
-        Activation activation
+        nncore_sigma sigma
     if w.rows_in_place:
         A_prev = X.data + (first - row) * X.row_stride
         A_stride = X.row_stride // size
@@ -703,16 +707,16 @@ cdef bint _activate(
     for l in range(w.depth):
         layer = &w.layers[l]
         # Softmax needs whole rows, so in panels it waits until they are row-major.
-        activation = layer.activation
-        if activation == SOFTMAX and not is_row_major:
-            activation = IDENTITY
+        sigma = layer.sigma
+        if sigma.kind == SOFTMAX and not is_row_major:
+            sigma.kind = IDENTITY
         A = w.activations + layer.A * size
         derivatives = NULL
         if w.phase != FORWARD and layer.derivatives != layer.A:
             derivatives = w.activations + layer.derivatives * size
         w.kernels.forward(
             A, derivatives, A_prev, A_stride, parameters + layer.W * size,
-            parameters + layer.b * size, activation, row, n_rows, capacity, layer.n_prev, layer.n)
+            parameters + layer.b * size, sigma, row, n_rows, capacity, layer.n_prev, layer.n)
         if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
             _dropout(w, l, A, row, n_rows)
             if derivatives != NULL:
@@ -724,8 +728,9 @@ cdef bint _activate(
     if not is_row_major:
         if w.outs[w.depth - 1] == NULL:
             _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
-        if w.layers[w.depth - 1].activation == SOFTMAX:
-            w.kernels.bias_activation(outputs, NULL, NULL, SOFTMAX, n_rows, w.n_out)
+        layer = &w.layers[w.depth - 1]
+        if layer.sigma.kind == SOFTMAX:
+            w.kernels.bias_activation(outputs, NULL, NULL, layer.sigma, n_rows, w.n_out)
     return True
 
 
@@ -754,8 +759,8 @@ cdef void _go_back(
     if last.derivatives != last.A:
         derivatives = _output_derivatives(w, row, n_rows)
     w.kernels.output_delta(
-        output_deltas, outputs, derivatives, Y, sample_weight, w.loss, last.activation, n_rows,
-        w.n_out)
+        output_deltas, outputs, derivatives, Y, sample_weight, w.loss, w.threshold,
+        last.sigma, n_rows, w.n_out)
     if not _is_row_major(w):
         w.kernels.gather(
             delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
@@ -799,7 +804,7 @@ cdef void _add_losses(
     cdef Py_ssize_t step = w.span * w.n_out * w.itemsize
     while n_rows > 0:
         w.span_losses[span] = w.kernels.loss(
-            A, Y, sample_weight, w.loss, min(w.span, n_rows), w.n_out)
+            A, Y, sample_weight, w.loss, w.threshold, min(w.span, n_rows), w.n_out)
         span, n_rows, A, Y = span + 1, n_rows - w.span, A + step, Y + step
         if sample_weight != NULL:
             sample_weight += w.span * w.itemsize
@@ -821,10 +826,10 @@ cdef void _delta(Workspace w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) n
             else w.packed[<int> PARAMETERS] + layer.W * size)
     w.kernels.delta(
         delta_prev, w.deltas + layer.A * size, W, derivatives,
-        IDENTITY if drops else before.activation, row, n_rows, w.capacity, layer.n_prev, layer.n)
+        NO_SIGMA if drops else before.sigma, row, n_rows, w.capacity, layer.n_prev, layer.n)
     if drops:
         w.kernels.dropout_derivative(
-            delta_prev, derivatives, before.activation, before.dropout_rate, w.rule.dropout_seed,
+            delta_prev, derivatives, before.sigma, before.dropout_rate, w.rule.dropout_seed,
             w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
             w.capacity, layer.n_prev)
 
@@ -840,7 +845,7 @@ cdef void _input_delta(
         const char *W = (
             w.input_transpose if w.panel_width else w.packed[<int> PARAMETERS] + layer.W * size)
     w.kernels.delta(
-        w.input_deltas, w.deltas + layer.A * size, W, A_prev, IDENTITY, row, n_rows, w.capacity,
+        w.input_deltas, w.deltas + layer.A * size, W, A_prev, NO_SIGMA, row, n_rows, w.capacity,
         w.n_in, layer.n)
     for i in range(n_rows):
         _copy_rows(w, w.dX + (first + i) * w.dX_stride, w.input_deltas, row + i, 1, w.n_in)

@@ -5,7 +5,11 @@ from libc.stdint cimport uint64_t
 from nncore._kernels cimport Activation, Loss
 
 cdef extern from "nncore.h" nogil:
-    bint nncore_keeps_derivatives(Activation activation) noexcept
+    ctypedef struct nncore_sigma:
+        Activation kind
+        double slope
+
+    bint nncore_keeps_derivatives(nncore_sigma sigma) noexcept
 
     enum nncore_function:
         NNCORE_EXP
@@ -32,11 +36,11 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*forward)(
             void *A, void *derivatives, const void *A_prev, Py_ssize_t A_stride, const void *W,
-            const void *b, Activation activation, Py_ssize_t row, Py_ssize_t n_rows,
+            const void *b, nncore_sigma sigma, Py_ssize_t row, Py_ssize_t n_rows,
             Py_ssize_t capacity, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*delta)(
             void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
-            Activation activation, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+            nncore_sigma sigma, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
             Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*gradient)(
             void *dW, const void *delta, const void *A_prev, double scale, double beta,
@@ -44,19 +48,19 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t k_end, Py_ssize_t n_examples, Py_ssize_t capacity, Py_ssize_t n_prev,
             Py_ssize_t n) noexcept nogil
         void (*forward_rows)(
-            void *A, const void *A_prev, const void *W, const void *b, Activation activation,
+            void *A, const void *A_prev, const void *W, const void *b, nncore_sigma sigma,
             Py_ssize_t n_rows, Py_ssize_t n_prev, Py_ssize_t n) noexcept nogil
         void (*bias_activation)(
-            void *A, void *derivatives, const void *b, Activation activation, Py_ssize_t n_rows,
+            void *A, void *derivatives, const void *b, nncore_sigma sigma, Py_ssize_t n_rows,
             Py_ssize_t n) noexcept nogil
         void (*times_derivative)(
-            void *delta, const void *A, Activation activation, Py_ssize_t count) noexcept nogil
+            void *delta, const void *A, nncore_sigma sigma, Py_ssize_t count) noexcept nogil
         void (*dropout)(
             void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
             uint64_t first_example, Py_ssize_t panel_width, Py_ssize_t row, Py_ssize_t n_rows,
             Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*dropout_derivative)(
-            void *delta, const void *A, Activation activation, double rate, uint64_t seed,
+            void *delta, const void *A, nncore_sigma sigma, double rate, uint64_t seed,
             uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel_width,
             Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*one_hot)(
@@ -67,11 +71,11 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t n_rows) noexcept nogil
         double (*loss)(
             const void *A, const void *Y, const void *sample_weight, Loss loss,
-            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+            double threshold, Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
         void (*output_delta)(
             void *delta, const void *A, const void *derivatives, const void *Y,
-            const void *sample_weight, Loss loss, Activation activation, Py_ssize_t n_rows,
-            Py_ssize_t n) noexcept nogil
+            const void *sample_weight, Loss loss, double threshold, nncore_sigma sigma,
+            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
         void (*column_sums)(
             void *db, const void *delta, double scale, double beta,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil

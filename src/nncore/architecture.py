@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import math
+import numbers
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_integer, one_of, suggestion
-from .enums import Activation, Loss
-from .typing import ActivationName, CustomLoss, DType, LossName
+from ._checks import as_integer, as_real, one_of, suggestion
+from .enums import SLOPES, Activation, Loss
+from .typing import ActivationLike, CustomLoss, DType, LossLike, LossName
 
 __all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
 
 Array = npt.NDArray[Any]
+E = TypeVar("E", Activation, Loss)
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 ACTIVATIONS = {member.name.lower(): member for member in Activation}
 LOSSES = {member.name.lower(): member for member in Loss if member is not Loss.CUSTOM}
+
+# The default of Huber's parameter, and the parameter of what has none.
+_THRESHOLDS = {Loss.HUBER: 1.0}
+_NONE = 1.0
 
 # All but softmax, the identity first.
 _ELEMENTWISE = tuple(member for member in Activation if member is not Activation.SOFTMAX)
@@ -47,6 +54,7 @@ class Layer(NamedTuple):
     n_prev: int
     n: int
     activation: Activation
+    slope: float
     W: int
     b: int
 
@@ -68,6 +76,11 @@ class Architecture:
         float32 or float64.
     custom_loss : CustomLoss, optional
         The object whose methods are the loss, if `loss` is CUSTOM.
+    slopes : tuple of L float, optional
+        The parameter of each leaky ReLU, its slope below 0, and of each ELU, α; by default 0.01
+        and 1.
+    threshold : float, default 1
+        From which |y - a| on Huber's loss is linear.
 
     Raises
     ------
@@ -80,28 +93,31 @@ class Architecture:
     loss: Loss
     dtype: np.dtype[Any]
     custom_loss: CustomLoss | None = field(default=None, hash=False)
+    slopes: tuple[float, ...] = ()
+    threshold: float = _NONE
 
     @classmethod
     def from_names(
         cls,
         sizes: Sequence[int],
-        activation: ActivationName | Sequence[ActivationName],
-        loss: LossName | CustomLoss,
+        activation: ActivationLike | Sequence[ActivationLike],
+        loss: LossLike | CustomLoss,
         dtype: DType,
-        output_activation: ActivationName | None = None,
+        output_activation: ActivationLike | None = None,
     ) -> Architecture:
         """Return the architecture that the arguments of `nncore.Network` describe."""
         checked = _as_sizes(sizes)
-        known_loss, custom_loss = _as_loss(loss)
+        known_loss, threshold, custom_loss = _as_loss(loss)
+        sigma = _as_activations(activation, output_activation, known_loss, len(checked) - 1)
+        activations, slopes = zip(*sigma, strict=True)
         return cls(
-            checked,
-            _as_activations(activation, output_activation, known_loss, len(checked) - 1),
-            known_loss,
-            _as_dtype(dtype),
-            custom_loss,
+            checked, activations, known_loss, _as_dtype(dtype), custom_loss, slopes, threshold
         )
 
     def __post_init__(self) -> None:
+        if not self.slopes:
+            slopes = tuple(SLOPES.get(activation, _NONE) for activation in self.activations)
+            object.__setattr__(self, "slopes", slopes)
         if (self.loss == Loss.CUSTOM) != (self.custom_loss is not None):
             raise ValueError(
                 f"custom_loss must be an object for the loss CUSTOM and None for others, "
@@ -120,10 +136,10 @@ class Architecture:
     def layers(self) -> tuple[Layer, ...]:
         """Shape, activation and place of each of the layers 1, ..., L."""
         layers, begin = [], 0
-        for (n_prev, n), activation in zip(
-            itertools.pairwise(self.sizes), self.activations, strict=True
+        for (n_prev, n), activation, slope in zip(
+            itertools.pairwise(self.sizes), self.activations, self.slopes, strict=True
         ):
-            layers.append(Layer(n_prev, n, activation, begin, begin + n_prev * n))
+            layers.append(Layer(n_prev, n, activation, slope, begin, begin + n_prev * n))
             begin += (n_prev + 1) * n
         return tuple(layers)
 
@@ -138,10 +154,12 @@ class Architecture:
         return len(self.sizes) - 2
 
     @property
-    def activation_names(self) -> tuple[ActivationName, ...]:
-        """The name of each layer's activation."""
-        names = tuple(activation.name.lower() for activation in self.activations)
-        return cast(tuple[ActivationName, ...], names)
+    def given_activations(self) -> tuple[ActivationLike, ...]:
+        """The activation of each layer as `nncore.Network` takes it."""
+        return tuple(
+            cast(ActivationLike, _named(activation, slope, SLOPES))
+            for activation, slope in zip(self.activations, self.slopes, strict=True)
+        )
 
     @property
     def loss_name(self) -> LossName:
@@ -149,9 +167,11 @@ class Architecture:
         return cast(LossName, self.loss.name.lower())
 
     @property
-    def given_loss(self) -> LossName | CustomLoss:
+    def given_loss(self) -> LossLike | CustomLoss:
         """The loss as `nncore.Network` takes it: its name, or the object."""
-        return self.loss_name if self.custom_loss is None else self.custom_loss
+        if self.custom_loss is not None:
+            return self.custom_loss
+        return cast(LossLike, _named(self.loss, self.threshold, _THRESHOLDS))
 
     def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Return the weights and the biases in a flat vector, as views.
@@ -191,10 +211,47 @@ def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _as_loss(loss: LossName | CustomLoss) -> tuple[Loss, CustomLoss | None]:
-    """Return the loss, and the object if it is one of the user's."""
-    if isinstance(loss, str):
-        return one_of("loss", loss, LOSSES), None
+def _named(member: E, parameter: float, defaults: Mapping[E, float]) -> str | tuple[str, float]:
+    """Return what `_as_member` accepts for a member with its parameter."""
+    name = member.name.lower()
+    return name if parameter == defaults.get(member, parameter) else (name, parameter)
+
+
+def _is_pair(value: object) -> bool:
+    """Whether a value is a name with its parameter, and not a sequence of names."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], (numbers.Real, np.floating))
+    )
+
+
+def _as_member(
+    name: str, value: object, table: Mapping[str, E], defaults: Mapping[E, float]
+) -> tuple[E, float]:
+    """Return what a name, or a name with its parameter, means, and the parameter."""
+    if not _is_pair(value):
+        member = one_of(name, value, table)
+        return member, defaults.get(member, _NONE)
+    given, parameter = cast(tuple[str, float], value)
+    member = one_of(name, given, table)
+    if member not in defaults:
+        pairs = " or ".join(repr((known.name.lower(), defaults[known])) for known in defaults)
+        raise ValueError(f"{name} with a parameter must be like {pairs}, got {value!r}")
+    number = as_real(f"the parameter of {name} {given!r}", parameter)
+    if not math.isfinite(number):
+        raise ValueError(f"the parameter of {name} {given!r} must be finite, got {parameter!r}")
+    return member, number
+
+
+def _as_loss(loss: LossLike | CustomLoss) -> tuple[Loss, float, CustomLoss | None]:
+    """Return the loss and its parameter, and the object if it is one of the user's."""
+    if isinstance(loss, str) or _is_pair(loss):
+        member, threshold = _as_member("loss", loss, LOSSES, _THRESHOLDS)
+        if member in _THRESHOLDS and not threshold > 0:
+            raise ValueError(f"the parameter of loss 'huber' must be > 0, got {threshold!r}")
+        return member, threshold, None
     if isinstance(loss, type):
         raise TypeError(f"loss must be an instance, e.g. {loss.__name__}(), got the class")
     if not all(callable(getattr(loss, method, None)) for method in ("value", "delta")):
@@ -202,22 +259,23 @@ def _as_loss(loss: LossName | CustomLoss) -> tuple[Loss, CustomLoss | None]:
             f"loss must be one of {sorted(LOSSES)} or an object with the methods value(A, Y) and "
             f"delta(A, Y), got {loss!r}"
         )
-    return Loss.CUSTOM, loss
+    return Loss.CUSTOM, _NONE, cast(CustomLoss, loss)
 
 
 def _as_activations(
-    activation: ActivationName | Sequence[ActivationName],
-    output_activation: ActivationName | None,
+    activation: ActivationLike | Sequence[ActivationLike],
+    output_activation: ActivationLike | None,
     loss: Loss,
     n_layers: int,
-) -> tuple[Activation, ...]:
-    """Return the activation of each layer."""
-    if isinstance(activation, str):
+) -> tuple[tuple[Activation, float], ...]:
+    """Return the activation of each layer and its slope."""
+    if isinstance(activation, str) or _is_pair(activation):
         # Without hidden layers the name is checked all the same.
-        hidden = [one_of("activation", activation, ACTIVATIONS)] * max(1, n_layers - 1)
-        output = OUTPUT_ACTIVATIONS[loss][0]
+        sigma = _as_member("activation", activation, ACTIVATIONS, SLOPES)
+        hidden = [sigma] * max(1, n_layers - 1)
+        output = OUTPUT_ACTIVATIONS[loss][0], _NONE
         if output_activation is not None:
-            output = one_of("output_activation", output_activation, ACTIVATIONS)
+            output = _as_member("output_activation", output_activation, ACTIVATIONS, SLOPES)
     else:
         try:
             names = list(activation)
@@ -235,8 +293,8 @@ def _as_activations(
                 "activation must be one name for the hidden layers or one for each of the "
                 f"{n_layers} layers after the input, got {len(names)} names"
             )
-        *hidden, output = (one_of("activation", name, ACTIVATIONS) for name in names)
-    if Activation.SOFTMAX in hidden:
+        *hidden, output = (_as_member("activation", name, ACTIVATIONS, SLOPES) for name in names)
+    if any(kind == Activation.SOFTMAX for kind, _ in hidden):
         raise ValueError(
             "activation softmax is for the output layer only, as output_activation='softmax', "
             f"got {activation!r}"

@@ -3,7 +3,7 @@
 import math
 from enum import IntEnum
 
-__all__ = ["RANGES", "Activation", "Loss"]
+__all__ = ["SLOPES", "Activation", "Loss", "range_of"]
 
 
 class Activation(IntEnum):
@@ -23,12 +23,15 @@ class Activation(IntEnum):
     SOFTMAX = 11
 
 
-# From which limit to which σ maps the real numbers, unless it reaches all of them.
-RANGES: dict[Activation, tuple[float, float]] = {
+# The default of what σ has as a parameter: the slope below 0, or for ELU α, the slope at 0 from
+# below.
+SLOPES: dict[Activation, float] = {Activation.LEAKY_RELU: 0.01, Activation.ELU: 1.0}
+
+# From which limit to which σ maps the real numbers, unless it reaches all of them or has a slope.
+_RANGES: dict[Activation, tuple[float, float]] = {
     Activation.SIGMOID: (0, 1),
     Activation.TANH: (-1, 1),
     Activation.RELU: (0, math.inf),
-    Activation.ELU: (-1, math.inf),
     Activation.SOFTPLUS: (0, math.inf),
     Activation.EXPONENTIAL: (0, math.inf),
     Activation.SILU: (-0.278465, math.inf),
@@ -36,6 +39,15 @@ RANGES: dict[Activation, tuple[float, float]] = {
     Activation.GELU_TANH: (-0.170041, math.inf),
     Activation.SOFTMAX: (0, 1),
 }
+
+
+def range_of(activation: Activation, slope: float) -> tuple[float, float]:
+    """Return from which limit to which σ maps the real numbers."""
+    if activation == Activation.ELU:
+        return min(-slope, 0), math.inf
+    if activation == Activation.LEAKY_RELU and slope <= 0:
+        return 0, math.inf
+    return _RANGES.get(activation, (-math.inf, math.inf))
 
 
 class Loss(IntEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ._kernels import first_beyond
 from ._layout import Examples
 from .architecture import Architecture
-from .enums import RANGES, Loss
+from .enums import Loss, range_of
 
 __all__ = ["hint", "hint_at_large_inputs", "hint_at_unreachable_targets"]
 
@@ -62,12 +63,12 @@ def hint_at_unreachable_targets(examples: Examples, architecture: Architecture) 
     """Warn if no output can come near a target. It looks at the first rows only, too."""
     _, Y, weights = examples.arrays
     output = architecture.activations[-1]
-    if output not in RANGES or Y is None or Y.ndim == 1:  # class indices
+    low, high = range_of(output, architecture.slopes[-1])
+    if (low, high) == (-math.inf, math.inf) or Y is None or Y.ndim == 1:  # class indices
         return
     if architecture.loss == Loss.CUSTOM:  # which alone knows what targets mean
         return
     rows = Y[: max(1, _SAMPLE // Y.shape[1])]
-    low, high = RANGES[output]
     # Infinity, which a mapped file may hold, shows in the loss.
     beyond = ((rows < low - _SLACK) | (rows > high + _SLACK)) & np.isfinite(rows)
     if weights is not None:

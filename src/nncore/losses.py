@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ._checks import as_integer, as_real, one_of
 from .architecture import ACTIVATIONS
+from .enums import SLOPES
 from .reference import ACTIVATIONS as SIGMA
 from .typing import ActivationName, CustomLoss
 
@@ -174,14 +175,15 @@ def check_loss(
     >>> nncore.check_loss(LogCosh(), n_outputs=3) < 1e-8
     True
     """
-    sigma, _ = SIGMA[one_of("output_activation", output_activation, ACTIVATIONS)]
+    kind = one_of("output_activation", output_activation, ACTIVATIONS)
+    sigma, slope = SIGMA[kind][0], SLOPES.get(kind, 1.0)
     rng = np.random.default_rng(as_integer("seed", seed, low=0, high=None))
     n = n_examples if Y is None else len(np.atleast_1d(Y))
     rows = as_integer("n_examples" if Y is None else "the number of Y's rows", n)
     shape = rows, as_integer("n_outputs", n_outputs)
     limit = as_real("tolerance", tolerance)
-    A = sigma(rng.standard_normal(shape))
-    targets = sigma(rng.standard_normal(shape)) if Y is None else np.atleast_1d(Y)
+    A = sigma(rng.standard_normal(shape), slope)
+    targets = sigma(rng.standard_normal(shape), slope) if Y is None else np.atleast_1d(Y)
 
     delta = _returned(loss, "delta", A, targets, shape).astype(np.float64)
     differences, largest = _differences(loss, A, targets)

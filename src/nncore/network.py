@@ -27,7 +27,15 @@ from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
 from .training import DivergenceError
-from .typing import ActivationName, CustomLoss, DType, InitName, LossName, Metrics, OptimizerName
+from .typing import (
+    ActivationLike,
+    CustomLoss,
+    DType,
+    InitName,
+    LossLike,
+    Metrics,
+    OptimizerName,
+)
 
 __all__ = ["Network"]
 
@@ -61,6 +69,7 @@ class Network(Strict):
         σ of the hidden layers, or a sequence with the name for each of the layers 1, ..., L:
         "sigmoid", "tanh", "relu", "leaky_relu" (slope 0.01), "elu" (α = 1), "softplus",
         "silu", "gelu", "gelu_tanh", "exponential", "identity", and "softmax" for the output layer.
+        A pair such as ("leaky_relu", 0.2) or ("elu", 0.5) sets the slope or α.
     output_activation : str, optional
         σ of the output layer. By default the loss determines it: "identity" for squared, absolute
         and Huber loss and losses of yours, "softmax" for cross entropy, "sigmoid" for binary cross
@@ -68,7 +77,8 @@ class Network(Strict):
     loss : str or `nncore.typing.CustomLoss`, default "squared_error"
         Summed over outputs, averaged over examples: "squared_error",
         ½ Σ (y - a)² (2), "absolute_error", Σ |y - a|, and "huber", Σ ½ r² where r = |y - a| <= 1
-        and r - ½ beyond, with any output but softmax; "poisson", half the deviance,
+        and r - ½ beyond, with any output but softmax, or with ("huber", d), ½ r² where r <= d and
+        d (r - ½ d) beyond; "poisson", half the deviance,
         Σ y ln(y/a) - y + a, with exponential outputs; "binary_cross_entropy",
         -Σ [y ln a + (1 - y) ln(1 - a)], with sigmoid outputs; "cross_entropy", -Σ y ln a, with
         softmax outputs. Probabilities are clipped to [eps, 1 - eps], the dtype's eps, before the
@@ -87,7 +97,7 @@ class Network(Strict):
     ----------
     sizes : tuple of int
     activation : tuple of str
-        One name for each of the layers 1, ..., L.
+        One name, or pair, for each of the layers 1, ..., L.
     loss : str or CustomLoss
     dtype : numpy.dtype
     weights : tuple of ndarray
@@ -122,9 +132,9 @@ class Network(Strict):
         self,
         sizes: Sequence[int],
         *,
-        activation: ActivationName | Sequence[ActivationName] = "relu",
-        output_activation: ActivationName | None = None,
-        loss: LossName | CustomLoss = "squared_error",
+        activation: ActivationLike | Sequence[ActivationLike] = "relu",
+        output_activation: ActivationLike | None = None,
+        loss: LossLike | CustomLoss = "squared_error",
         dtype: DType = "float32",
         init: InitName = "glorot_uniform",
         seed: Any = None,
@@ -163,11 +173,11 @@ class Network(Strict):
         return self._architecture.sizes
 
     @property
-    def activation(self) -> tuple[ActivationName, ...]:  # noqa: D102
-        return self._architecture.activation_names
+    def activation(self) -> tuple[ActivationLike, ...]:  # noqa: D102
+        return self._architecture.given_activations
 
     @property
-    def loss(self) -> LossName | CustomLoss:  # noqa: D102
+    def loss(self) -> LossLike | CustomLoss:  # noqa: D102
         return self._architecture.given_loss
 
     @property
@@ -210,8 +220,13 @@ class Network(Strict):
 
     def __repr__(self) -> str:
         rows = [
-            (str(l), f"{layer.n_prev} -> {layer.n}", name, f"{(layer.n_prev + 1) * layer.n:,}")
-            for l, (layer, name) in enumerate(
+            (
+                str(l),
+                f"{layer.n_prev} -> {layer.n}",
+                sigma if isinstance(sigma, str) else f"{sigma[0]} {sigma[1]:g}",
+                f"{(layer.n_prev + 1) * layer.n:,}",
+            )
+            for l, (layer, sigma) in enumerate(
                 zip(self._architecture.layers, self.activation, strict=True), start=1
             )
         ]

@@ -102,8 +102,8 @@ def encode_architecture(architecture: Architecture) -> Any:
         )
     return {
         "sizes": architecture.sizes,
-        "activation": architecture.activation_names,
-        "loss": architecture.loss_name,
+        "activation": architecture.given_activations,
+        "loss": architecture.given_loss,
         "dtype": architecture.dtype.name,
     }
 

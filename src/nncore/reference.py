@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .architecture import OUTPUT_ACTIVATIONS, Architecture
-from .enums import Activation, Loss
+from .enums import SLOPES, Activation, Loss
 
 __all__ = [
     "adam",
@@ -46,7 +46,8 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-Function = Callable[[Array], Array]
+Sloped = Callable[[Array, float], Array]
+LossOf = Callable[[Array, Array, float], Array]
 
 
 def backprop(
@@ -73,10 +74,19 @@ def backprop(
     """
     A, D = _activations(architecture, parameters, X)  # (1)
     total = float(len(X) if sample_weight is None else sample_weight.sum())
-    mean = loss(A[-1], Y, sample_weight, architecture.loss) / total  # (2)
+    mean = loss(A[-1], Y, sample_weight, architecture.loss, architecture.threshold) / total  # (2)
     d = np.empty_like(A[-1])
-    sigma = architecture.activations[-1]
-    output_delta(d, A[-1], Y, sample_weight, architecture.loss, sigma, D[-1])  # (3)
+    output_delta(  # (3)
+        d,
+        A[-1],
+        Y,
+        sample_weight,
+        architecture.loss,
+        architecture.activations[-1],
+        D[-1],
+        architecture.slopes[-1],
+        architecture.threshold,
+    )
     result, _ = _gradients(architecture, parameters, A, D, d, 1 / total)  # (4), (5)
     return mean, result
 
@@ -102,7 +112,16 @@ def backward(
     """
     A, D = _activations(architecture, parameters, X)
     d = np.empty_like(A[-1])
-    output_delta(d, A[-1], dA, None, Loss.CUSTOM, architecture.activations[-1], D[-1])
+    output_delta(
+        d,
+        A[-1],
+        dA,
+        None,
+        Loss.CUSTOM,
+        architecture.activations[-1],
+        D[-1],
+        architecture.slopes[-1],
+    )
     return _gradients(architecture, parameters, A, D, d, 1.0)
 
 
@@ -112,10 +131,12 @@ def _activations(
     """Return A^0, ..., A^L, and for each what σ' follows from: A^l, or σ'(Z^l) itself."""
     A = [X.astype(parameters.dtype)]
     D = A.copy()
-    for W, b, sigma in zip(*architecture.views(parameters), architecture.activations, strict=True):
-        A.append(np.empty((len(X), b.size), parameters.dtype))
-        D.append(np.empty_like(A[-1]) if sigma in KEPT_DERIVATIVES else A[-1])
-        forward(A[-1], A[-2], W, b, sigma, D[-1])  # (1)
+    weights, biases = architecture.views(parameters)
+    for layer, W, b in zip(architecture.layers, weights, biases, strict=True):
+        sigma = layer.activation, layer.slope
+        A.append(np.empty((len(X), layer.n), parameters.dtype))
+        D.append(np.empty_like(A[-1]) if keeps_derivatives(*sigma) else A[-1])
+        forward(A[-1], A[-2], W, b, layer.activation, D[-1], layer.slope)  # (1)
     return A, D
 
 
@@ -133,10 +154,11 @@ def _gradients(
     dW, db = architecture.views(result)
     # The inputs are not the outputs of a σ.
     sigma = [Activation.IDENTITY, *architecture.activations]
+    slopes = [1.0, *architecture.slopes]
     for l in reversed(range(len(W))):
         gradient(dW[l], db[l], d, A[l], scale)  # (5)
         d_prev = np.empty_like(A[l])
-        delta(d_prev, d, W[l], D[l], sigma[l])  # (4)
+        delta(d_prev, d, W[l], D[l], sigma[l], slopes[l])  # (4)
         d = d_prev
     return result, d
 
@@ -178,8 +200,8 @@ def _softmax(z: Array) -> Array:
     return a
 
 
-def _elu(z: Array) -> Array:
-    return np.where(z < 0, np.expm1(np.minimum(z, 0)), z)
+def _elu(z: Array, slope: float) -> Array:
+    return np.where(z < 0, slope * np.expm1(np.minimum(z, 0)), z)
 
 
 def _inside(z: Array) -> Array:
@@ -236,34 +258,53 @@ def _gelu_tanh_derivative(z: Array) -> Array:
     return derivative
 
 
-# σ, and σ' as a function of a = σ(z), (7), or of σ'(z) itself, which `forward` keeps.
-ACTIVATIONS: dict[Activation, tuple[Function, Function]] = {
-    Activation.IDENTITY: (lambda z: z, np.ones_like),
-    Activation.SIGMOID: (_sigmoid, lambda a: a * (1 - a)),
-    Activation.TANH: (np.tanh, lambda a: 1 - a * a),
-    Activation.RELU: (lambda z: np.maximum(z, 0), lambda a: np.where(a > 0, 1, 0)),
+# σ of z and the slope, and σ' of a = σ(z) and the slope: (7).
+ACTIVATIONS: dict[Activation, tuple[Sloped, Sloped]] = {
+    Activation.IDENTITY: (lambda z, s: z, lambda a, s: np.ones_like(a)),
+    Activation.SIGMOID: (lambda z, s: _sigmoid(z), lambda a, s: a * (1 - a)),
+    Activation.TANH: (lambda z, s: np.tanh(z), lambda a, s: 1 - a * a),
+    Activation.RELU: (lambda z, s: np.maximum(z, 0), lambda a, s: np.where(a > 0, 1, 0)),
     Activation.LEAKY_RELU: (
-        lambda z: np.where(z < 0, 0.01 * z, z),
-        lambda a: np.where(a > 0, 1, 0.01),
+        lambda z, s: np.where(z < 0, s * z, z),
+        lambda a, s: np.where(a > 0, 1, s),
     ),
-    Activation.ELU: (_elu, lambda a: np.where(a > 0, 1, a + 1)),
-    Activation.SOFTPLUS: (_softplus, lambda a: -np.expm1(-a)),
-    Activation.EXPONENTIAL: (np.exp, lambda a: a),
+    Activation.ELU: (_elu, lambda a, s: np.where(a > 0, 1, a + s)),
+    Activation.SOFTPLUS: (lambda z, s: _softplus(z), lambda a, s: -np.expm1(-a)),
+    Activation.EXPONENTIAL: (lambda z, s: np.exp(z), lambda a, s: a),
     # D. Hendrycks, K. Gimpel, Gaussian error linear units (2016).
-    Activation.SILU: (_silu, lambda d: d),
-    Activation.GELU: (_gelu, lambda d: d),
-    Activation.GELU_TANH: (_gelu_tanh, lambda d: d),
+    Activation.SILU: (lambda z, s: _silu(z), lambda d, s: d),
+    Activation.GELU: (lambda z, s: _gelu(z), lambda d, s: d),
+    Activation.GELU_TANH: (lambda z, s: _gelu_tanh(z), lambda d, s: d),
     # `output_delta` has its derivative, a matrix for each example.
-    Activation.SOFTMAX: (_softmax, np.ones_like),
+    Activation.SOFTMAX: (lambda z, s: _softmax(z), lambda a, s: np.ones_like(a)),
+}
+
+# σ' of z and the slope, where it does not follow from σ(z): `forward` writes it to an array, which
+# takes the place of A in (3) and (4). The first two do so only if the slope is negative.
+KEPT_DERIVATIVES: dict[Activation, Sloped] = {
+    Activation.LEAKY_RELU: lambda z, s: np.where(z > 0, 1, s),
+    Activation.ELU: lambda z, s: np.where(z > 0, 1, _elu(np.minimum(z, 0), s) + s),
+    Activation.SILU: lambda z, s: _silu_derivative(z),
+    Activation.GELU: lambda z, s: _gelu_derivative(z),
+    Activation.GELU_TANH: lambda z, s: _gelu_tanh_derivative(z),
 }
 
 
-# σ' as a function of z where it does not follow from σ(z).
-KEPT_DERIVATIVES: dict[Activation, Function] = {
-    Activation.SILU: _silu_derivative,
-    Activation.GELU: _gelu_derivative,
-    Activation.GELU_TANH: _gelu_tanh_derivative,
-}
+def _slope(activation: Activation, slope: float) -> float:
+    """Return the slope, or the default for an infinite one."""
+    return SLOPES.get(activation, 1.0) if math.isinf(slope) else slope
+
+
+def keeps_derivatives(activation: Activation, slope: float = math.inf) -> bool:
+    """Return whether σ' does not follow from σ."""
+    return activation in KEPT_DERIVATIVES and not (activation in SLOPES and slope >= 0)
+
+
+def _derivative(A: Array, activation: Activation, slope: float) -> Array:
+    """(7): Return σ'(Z) from A = σ(Z), or from itself."""
+    if keeps_derivatives(activation, slope):
+        return A
+    return ACTIVATIONS[activation][1](A, _slope(activation, slope))
 
 
 def _log_clipped(p: Array) -> Array:
@@ -279,32 +320,32 @@ def _poisson(A: Array, Y: Array) -> Array:
     return deviance
 
 
-def _huber(r: Array) -> Array:
-    return np.where(r <= 1, 0.5 * r * r, r - 0.5)
+def _huber(r: Array, threshold: float) -> Array:
+    return np.where(r <= threshold, 0.5 * r * r, threshold * (r - 0.5 * threshold))
 
 
-# The loss of each example: (2), or another loss in its place.
-LOSSES: dict[Loss, Callable[[Array, Array], Array]] = {
-    Loss.SQUARED_ERROR: lambda A, Y: 0.5 * ((Y - A) ** 2).sum(axis=1),
-    Loss.BINARY_CROSS_ENTROPY: lambda A, Y: (
+# The loss of each example: (2), or another loss in its place; t is Huber's threshold.
+LOSSES: dict[Loss, LossOf] = {
+    Loss.SQUARED_ERROR: lambda A, Y, t: 0.5 * ((Y - A) ** 2).sum(axis=1),
+    Loss.BINARY_CROSS_ENTROPY: lambda A, Y, t: (
         -(Y * _log_clipped(A) + (1 - Y) * _log_clipped(1 - A)).sum(axis=1)
     ),
-    Loss.CROSS_ENTROPY: lambda A, Y: -(Y * _log_clipped(A)).sum(axis=1),
-    Loss.POISSON: lambda A, Y: _poisson(A, Y).sum(axis=1),
-    Loss.ABSOLUTE_ERROR: lambda A, Y: np.abs(A - Y).sum(axis=1),
-    Loss.HUBER: lambda A, Y: _huber(np.abs(A - Y)).sum(axis=1),
-    Loss.CUSTOM: lambda A, Y: (Y * A).sum(axis=1),
+    Loss.CROSS_ENTROPY: lambda A, Y, t: -(Y * _log_clipped(A)).sum(axis=1),
+    Loss.POISSON: lambda A, Y, t: _poisson(A, Y).sum(axis=1),
+    Loss.ABSOLUTE_ERROR: lambda A, Y, t: np.abs(A - Y).sum(axis=1),
+    Loss.HUBER: lambda A, Y, t: _huber(np.abs(A - Y), t).sum(axis=1),
+    Loss.CUSTOM: lambda A, Y, t: (Y * A).sum(axis=1),
 }
 
 # ∂E/∂A in (3). Where the loss allows a single activation, its σ' is included.
-_DERIVATIVES: dict[Loss, Callable[[Array, Array], Array]] = {
-    Loss.SQUARED_ERROR: lambda A, Y: A - Y,
-    Loss.BINARY_CROSS_ENTROPY: lambda A, Y: A - Y,
-    Loss.CROSS_ENTROPY: lambda A, Y: A - Y,
-    Loss.POISSON: lambda A, Y: A - Y,
-    Loss.ABSOLUTE_ERROR: lambda A, Y: np.sign(A - Y),
-    Loss.HUBER: lambda A, Y: (A - Y).clip(-1, 1),
-    Loss.CUSTOM: lambda A, Y: Y,
+_DERIVATIVES: dict[Loss, LossOf] = {
+    Loss.SQUARED_ERROR: lambda A, Y, t: A - Y,
+    Loss.BINARY_CROSS_ENTROPY: lambda A, Y, t: A - Y,
+    Loss.CROSS_ENTROPY: lambda A, Y, t: A - Y,
+    Loss.POISSON: lambda A, Y, t: A - Y,
+    Loss.ABSOLUTE_ERROR: lambda A, Y, t: np.sign(A - Y),
+    Loss.HUBER: lambda A, Y, t: (A - Y).clip(-t, t),
+    Loss.CUSTOM: lambda A, Y, t: Y,
 }
 
 
@@ -315,17 +356,19 @@ def forward(
     b: Array,
     activation: Activation,
     derivatives: Array | None = None,
+    slope: float = math.inf,
 ) -> None:
     """(1): A = σ(A_prev W + b).
 
     With silu, gelu and gelu_tanh, whose σ′ does not follow from σ, derivatives = σ′(Z), unless it
-    is None.
+    is None; likewise with a negative slope. The slope is that of leaky_relu below 0 or elu's α; an
+    infinite one stands for the default, 0.01 or 1.
     """
     sigma, _ = ACTIVATIONS[activation]
     Z = A_prev @ W + b
-    A[...] = sigma(Z)
-    if derivatives is not None and activation in KEPT_DERIVATIVES:
-        derivatives[...] = KEPT_DERIVATIVES[activation](Z)
+    A[...] = sigma(Z, _slope(activation, slope))
+    if derivatives is not None and keeps_derivatives(activation, slope):
+        derivatives[...] = KEPT_DERIVATIVES[activation](Z, slope)
 
 
 def _mix(state: Array, counter: Array) -> Array:
@@ -376,22 +419,29 @@ def dropout_derivative(
     l: int,
     first_example: int,
     activation: Activation,
+    slope: float = math.inf,
 ) -> None:
     """Compute the factors of (4) with dropout: δ ⊙ σ′(Z) / (1 - rate), 0 for dropped units.
 
-    A is the result of `dropout`; with silu, gelu and gelu_tanh, σ′(Z) after `dropout`.
+    A is the result of `dropout`, where `forward` writes derivatives that of σ′(Z); the slope is
+    that of `forward`.
     """
-    _, derivative = ACTIVATIONS[activation]
     factors = _dropout_factors(A, rate, seed, step, l, first_example)
-    delta *= derivative(A * A.dtype.type(1 - rate)) * factors
+    delta *= _derivative(A * A.dtype.type(1 - rate), activation, slope) * factors
 
 
-def loss(A: Array, Y: Array, sample_weight: Array | None, loss: Loss) -> float:
-    """(2): the sum of weight times loss over the examples of nonzero weight."""
+def loss(
+    A: Array, Y: Array, sample_weight: Array | None, loss: Loss, threshold: float = 1.0
+) -> float:
+    """(2): the sum of weight times loss over the examples of nonzero weight.
+
+    Huber's loss is linear beyond the threshold.
+    """
     if sample_weight is None:
-        return float(LOSSES[loss](A, Y).astype(np.float64).sum())
+        return float(LOSSES[loss](A, Y, threshold).astype(np.float64).sum())
     used = sample_weight != 0
-    return float(sample_weight[used] @ LOSSES[loss](A[used], Y[used]).astype(np.float64))
+    losses = LOSSES[loss](A[used], Y[used], threshold)
+    return float(sample_weight[used] @ losses.astype(np.float64))
 
 
 def output_delta(
@@ -402,35 +452,42 @@ def output_delta(
     loss: Loss,
     activation: Activation,
     derivatives: Array | None = None,
+    slope: float = math.inf,
+    threshold: float = 1.0,
 ) -> None:
     """(3): δ = ∂E/∂A ⊙ σ′(Z), times the example's weight; A - Y for matching pairs.
 
-    With silu, gelu and gelu_tanh, derivatives are those that `forward` has written. With softmax
-    and a custom loss, a row is ∂E/∂a times the Jacobian of softmax, ∂a_j/∂z_k = a_j (1 - a_k) for
-    j = k and -a_j a_k otherwise. An example of weight 0 has a delta of 0, even if A or Y is not
-    finite there.
+    derivatives and slope are those of `forward`, threshold that of `loss`. With softmax and a
+    custom loss, a row is ∂E/∂a times the Jacobian of softmax, ∂a_j/∂z_k = a_j (1 - a_k) for j = k
+    and -a_j a_k otherwise. An example of weight 0 has a delta of 0, even if A or Y is not finite
+    there.
     """
     used = slice(None) if sample_weight is None else sample_weight != 0
     a, y = A[used], Y[used]
-    part = _DERIVATIVES[loss](a, y)
+    part = _DERIVATIVES[loss](a, y, threshold)
     if len(OUTPUT_ACTIVATIONS[loss]) > 1:
-        _, derivative = ACTIVATIONS[activation]
-        kept = derivatives if activation in KEPT_DERIVATIVES else A
+        kept = derivatives if keeps_derivatives(activation, slope) else A
         assert kept is not None
-        part = part * derivative(kept[used])
+        part = part * _derivative(kept[used], activation, slope)
         if activation == Activation.SOFTMAX:
             part = a * (part - (a * part).sum(axis=1, keepdims=True))
     delta[...] = 0
     delta[used] = part if sample_weight is None else part * sample_weight[used, np.newaxis]
 
 
-def delta(delta_prev: Array, delta: Array, W: Array, A_prev: Array, activation: Activation) -> None:
+def delta(
+    delta_prev: Array,
+    delta: Array,
+    W: Array,
+    A_prev: Array,
+    activation: Activation,
+    slope: float = math.inf,
+) -> None:
     """(4): δ_prev = δ Wᵀ ⊙ σ′(Z_prev), with σ′ from A_prev = σ(Z_prev).
 
-    With silu, gelu and gelu_tanh, A_prev is σ′(Z_prev), which `forward` has written.
+    Where `forward` writes derivatives, A_prev is σ′(Z_prev); the slope is that of `forward`.
     """
-    _, derivative = ACTIVATIONS[activation]
-    delta_prev[...] = (delta @ W.T) * derivative(A_prev)
+    delta_prev[...] = (delta @ W.T) * _derivative(A_prev, activation, slope)
 
 
 def gradient(

@@ -252,8 +252,8 @@ def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
 def _described(architecture: Architecture) -> dict[str, Any]:
     return {
         "sizes": architecture.sizes,
-        "activation": architecture.activation_names,
-        "loss": architecture.loss_name,
+        "activation": architecture.given_activations,
+        "loss": architecture.given_loss,
         "dtype": architecture.dtype.name,
     }
 

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "ActivationLike",
     "ActivationName",
     "CustomLoss",
     "DType",
     "DTypeName",
     "InitName",
     "LearningRate",
+    "LossLike",
     "LossName",
     "MetricFunction",
     "MetricName",
@@ -44,6 +46,9 @@ ActivationName = Literal[
     "softmax",
 ]
 
+# A name, or one with its parameter: the slope below 0, or ELU's α.
+ActivationLike = ActivationName | tuple[Literal["leaky_relu", "elu"], float]
+
 LossName = Literal[
     "squared_error",
     "absolute_error",
@@ -52,6 +57,9 @@ LossName = Literal[
     "binary_cross_entropy",
     "cross_entropy",
 ]
+
+# A name, or one with its parameter: where Huber's loss becomes linear.
+LossLike = LossName | tuple[Literal["huber"], float]
 
 
 class CustomLoss(Protocol):

@@ -36,7 +36,7 @@ def outputs(net: nncore.Network, X: Any, parameters: Any) -> Any:
     """Return the outputs of a network, computed by PyTorch."""
     for layer, name in zip(net.architecture.layers, net.activation, strict=True):
         W = parameters[layer.W : layer.b].reshape(layer.n_prev, layer.n)
-        X = SIGMA[name](X @ W + parameters[layer.b : layer.b + layer.n])
+        X = SIGMA[str(name)](X @ W + parameters[layer.b : layer.b + layer.n])
     return X
 
 

@@ -36,10 +36,9 @@ static void dropout_factors(real *factors, uint64_t example, ptrdiff_t first, pt
 }
 
 /* x <- x . factors, after x <- x . sigma'(Z) if A, the activations after dropout, is given. */
-INLINE void apply_dropout(real *x, const real *A, enum nncore_activation activation, double rate,
-                          uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example,
-                          ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
-                          ptrdiff_t capacity, ptrdiff_t n) {
+INLINE void apply_dropout(real *x, const real *A, nncore_sigma sigma, double rate, uint64_t seed,
+                          uint64_t step, uint64_t l, uint64_t first_example, ptrdiff_t panel_width,
+                          ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
     const uint64_t key = mix(mix(mix(0, seed), step), l);
     for (ptrdiff_t column = 0; column < n; column += panel_width) {
         const ptrdiff_t width = width_at(column, panel_width, n);
@@ -55,7 +54,7 @@ INLINE void apply_dropout(real *x, const real *A, enum nncore_activation activat
                     real before[DROPOUT_BLOCK];
                     FOR_EACH_VECTOR (k, left, count)
                         STORE(before + k, LOAD(A + at + k, left) * (real)(1 - rate), left);
-                    times_derivative(x + at, before, activation, count);
+                    times_derivative(x + at, before, sigma, count);
                 }
                 FOR_EACH_VECTOR (k, left, count)
                     STORE(x + at + k, LOAD(x + at + k, left) * LOAD(factors + k, left), left);
@@ -67,14 +66,14 @@ INLINE void apply_dropout(real *x, const real *A, enum nncore_activation activat
 static void dropout(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
                     uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
                     ptrdiff_t capacity, ptrdiff_t n) {
-    apply_dropout(A, NULL, NNCORE_IDENTITY, rate, seed, step, l, first_example, panel_width, row,
-                  n_rows, capacity, n);
+    apply_dropout(A, NULL, (nncore_sigma){NNCORE_IDENTITY, 0}, rate, seed, step, l, first_example,
+                  panel_width, row, n_rows, capacity, n);
 }
 
-static void dropout_derivative(void *delta, const void *A, enum nncore_activation activation,
-                               double rate, uint64_t seed, uint64_t step, uint64_t l,
-                               uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row,
-                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
-    apply_dropout(delta, A, activation, rate, seed, step, l, first_example, panel_width, row,
-                  n_rows, capacity, n);
+static void dropout_derivative(void *delta, const void *A, nncore_sigma sigma, double rate,
+                               uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example,
+                               ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
+                               ptrdiff_t capacity, ptrdiff_t n) {
+    apply_dropout(delta, A, sigma, rate, seed, step, l, first_example, panel_width, row, n_rows,
+                  capacity, n);
 }

@@ -38,12 +38,11 @@ INLINE void forward_tile(real *C, const real *A, const real *W, const real *b,
 }
 
 static void forward_rows(void *A_, const void *A_prev_, const void *W, const void *b,
-                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
-                         ptrdiff_t n) {
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n_prev, ptrdiff_t n) {
     real *A = A_;
     const real *A_prev = A_prev_;
     if (n == 1) { /* a panel of width 1 is row-major, too */
-        forward(A, NULL, A_prev, n_prev, W, b, activation, 0, n_rows, n_rows, n_prev, n);
+        forward(A, NULL, A_prev, n_prev, W, b, sigma, 0, n_rows, n_rows, n_prev, n);
         return;
     }
     for (ptrdiff_t row = 0; row < n_rows; row += ROWS_AT_ONCE)
@@ -68,5 +67,5 @@ static void forward_rows(void *A_, const void *A_prev_, const void *W, const voi
 #undef X
             }
         }
-    bias_activation(A, NULL, NULL, activation, n_rows, n);
+    bias_activation(A, NULL, NULL, sigma, n_rows, n);
 }

@@ -40,7 +40,8 @@ INLINE V poisson(V a, V y) {
 }
 
 static double loss(const void *A_, const void *Y_, const void *sample_weight_,
-                   enum nncore_loss loss, ptrdiff_t n_rows, ptrdiff_t n) {
+                   enum nncore_loss loss, double threshold_, ptrdiff_t n_rows, ptrdiff_t n) {
+    const V threshold = broadcast((real)threshold_);
     const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
     double total = 0;
     ptrdiff_t left = n_rows * n;
@@ -73,7 +74,7 @@ static double loss(const void *A_, const void *Y_, const void *sample_weight_,
                 break;
             case NNCORE_HUBER: {
                 const V r = absolute(a - y);
-                row += SELECT(r <= 1, R(0.5) * r * r, r - R(0.5));
+                row += SELECT(r <= threshold, R(0.5) * r * r, threshold * (r - R(0.5) * threshold));
                 break;
             }
             case NNCORE_CUSTOM:
@@ -87,12 +88,13 @@ static double loss(const void *A_, const void *Y_, const void *sample_weight_,
 }
 
 static void output_delta(void *delta_, const void *A, const void *derivatives, const void *Y_,
-                         const void *sample_weight_, enum nncore_loss loss,
-                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n) {
+                         const void *sample_weight_, enum nncore_loss loss, double threshold_,
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n) {
+    const V threshold = broadcast((real)threshold_);
     real *delta = delta_;
     const real *a = A, *y = Y_, *sample_weight = sample_weight_;
     /* Its derivative couples the outputs of a row. */
-    const int is_softmax = loss == NNCORE_CUSTOM && activation == NNCORE_SOFTMAX;
+    const int is_softmax = loss == NNCORE_CUSTOM && sigma.kind == NNCORE_SOFTMAX;
     if (!sample_weight && !is_softmax) /* one long row */
         n *= n_rows, n_rows = 1;
     for (ptrdiff_t i = 0; i < n_rows; i++) {
@@ -103,7 +105,7 @@ static void output_delta(void *delta_, const void *A, const void *derivatives, c
             if (loss == NNCORE_ABSOLUTE_ERROR)
                 r = SELECT(r > 0, broadcast(1), SELECT(r < 0, broadcast(-1), r));
             else if (loss == NNCORE_HUBER)
-                r = SELECT(r > 1, broadcast(1), SELECT(r < -1, broadcast(-1), r));
+                r = SELECT(r > threshold, threshold, SELECT(r < -threshold, -threshold, r));
             else if (loss == NNCORE_CUSTOM)
                 r = LOAD(y + at, count);
             STORE(delta + at, weight * r, count);
@@ -114,7 +116,7 @@ static void output_delta(void *delta_, const void *A, const void *derivatives, c
         times_softmax_jacobian(delta, a, n_rows, n);
     else if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR ||
              loss == NNCORE_HUBER || loss == NNCORE_CUSTOM)
-        times_derivative(delta, derivatives, activation, n_rows * n);
+        times_derivative(delta, derivatives, sigma, n_rows * n);
     for (ptrdiff_t i = 0; sample_weight && i < n_rows; i++)
         if (sample_weight[i] == 0) /* even if a or y is not finite */
             memset(delta + i * n, 0, (size_t)n * sizeof(real));

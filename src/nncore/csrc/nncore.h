@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* activations.h defines each. sigma' of those from SILU on does not follow from sigma (7). */
+/* activations.h defines each. */
 enum nncore_activation {
     NNCORE_IDENTITY,
     NNCORE_SIGMOID,
@@ -27,9 +27,18 @@ enum nncore_activation {
     NNCORE_SOFTMAX
 };
 
-/* Whether the backward pass needs sigma'(Z) itself: `derivatives`, which forward has written. */
-static inline int nncore_keeps_derivatives(enum nncore_activation activation) {
-    return activation >= NNCORE_SILU && activation < NNCORE_SOFTMAX;
+/* The slope is that of LEAKY_RELU below 0, and that of ELU at 0 from below, its alpha. */
+typedef struct {
+    enum nncore_activation kind;
+    double slope;
+} nncore_sigma;
+
+/* Whether sigma' does not follow from sigma, so that the backward pass needs sigma'(Z) itself:
+ * `derivatives`, which forward has written. */
+static inline int nncore_keeps_derivatives(nncore_sigma sigma) {
+    if (sigma.kind == NNCORE_LEAKY_RELU || sigma.kind == NNCORE_ELU)
+        return sigma.slope < 0;
+    return sigma.kind >= NNCORE_SILU && sigma.kind < NNCORE_SOFTMAX;
 }
 
 enum nncore_loss {
@@ -75,14 +84,14 @@ typedef struct {
      * are that many elements apart. If sigma' does not follow from A, derivatives, which lies as A
      * does, becomes sigma'(Z) unless it is NULL. */
     void (*forward)(void *A, void *derivatives, const void *A_prev, ptrdiff_t A_stride,
-                    const void *W, const void *b, enum nncore_activation activation, ptrdiff_t row,
+                    const void *W, const void *b, nncore_sigma sigma, ptrdiff_t row,
                     ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
 
-    /* (4): delta_prev <- W^T delta . sigma'(Z_prev); `activation` is that of A_prev. Here and below
+    /* (4): delta_prev <- W^T delta . sigma'(Z_prev); `sigma` is that of A_prev. Here and below
      * the derivatives take the place of A where sigma' does not follow from A. */
     void (*delta)(void *delta_prev, const void *delta, const void *W_transposed, const void *A_prev,
-                  enum nncore_activation activation, ptrdiff_t row, ptrdiff_t n_rows,
-                  ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
+                  nncore_sigma sigma, ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity,
+                  ptrdiff_t n_prev, ptrdiff_t n);
 
     /* (5): dW <- beta dW + scale delta A_prev^T for panels p_begin to p_end of n, all of one width,
      * and inputs k_begin (a multiple of panel_width) to k_end. dW points to the first panel's row
@@ -96,17 +105,15 @@ typedef struct {
 
     /* (1) for a few rows, with W as the network has it; every sum as in `forward`. */
     void (*forward_rows)(void *A, const void *A_prev, const void *W, const void *b,
-                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n_prev,
-                         ptrdiff_t n);
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n_prev, ptrdiff_t n);
 
     /* A <- sigma(A + b), the second half of (1); A is n_rows x n, b is n or NULL; derivatives as in
      * forward. */
-    void (*bias_activation)(void *A, void *derivatives, const void *b,
-                            enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n);
+    void (*bias_activation)(void *A, void *derivatives, const void *b, nncore_sigma sigma,
+                            ptrdiff_t n_rows, ptrdiff_t n);
 
     /* delta <- delta . sigma'(Z), the second half of (4), with sigma' from A (7). */
-    void (*times_derivative)(void *delta, const void *A, enum nncore_activation activation,
-                             ptrdiff_t count);
+    void (*times_derivative)(void *delta, const void *A, nncore_sigma sigma, ptrdiff_t count);
 
     /* Dropout, also in panels: in rows `row` to `row + n_rows` of A, set the units that step `step`
      * drops from layer l to 0 and divide the others by 1 - rate. The arguments alone determine
@@ -116,10 +123,10 @@ typedef struct {
                     ptrdiff_t capacity, ptrdiff_t n);
 
     /* delta <- delta . sigma'(Z) / (1 - rate), 0 for the dropped units; A is that after dropout. */
-    void (*dropout_derivative)(void *delta, const void *A, enum nncore_activation activation,
-                               double rate, uint64_t seed, uint64_t step, uint64_t l,
-                               uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row,
-                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
+    void (*dropout_derivative)(void *delta, const void *A, nncore_sigma sigma, double rate,
+                               uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example,
+                               ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
+                               ptrdiff_t capacity, ptrdiff_t n);
 
     /* Row i of Y becomes 0 but for a 1 in column classes[order ? order[first + i] : first + i]. */
     void (*one_hot)(void *Y, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
@@ -129,16 +136,17 @@ typedef struct {
     double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
                              ptrdiff_t first, ptrdiff_t n_rows);
 
-    /* The sum over the rows of weight times loss (2); sample_weight is n_rows or NULL. Here and in
-     * output_delta a row of weight 0 counts as 0, even if it is not finite. */
+    /* The sum over the rows of weight times loss (2); sample_weight is n_rows or NULL. Huber's loss
+     * is linear beyond the threshold. Here and in output_delta a row of weight 0 counts as 0, even
+     * if it is not finite. */
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
-                   ptrdiff_t n_rows, ptrdiff_t n);
+                   double threshold, ptrdiff_t n_rows, ptrdiff_t n);
 
     /* delta <- weight * dE/dZ of the output layer, (3); derivatives is A where sigma' follows from
      * A. */
     void (*output_delta)(void *delta, const void *A, const void *derivatives, const void *Y,
-                         const void *sample_weight, enum nncore_loss loss,
-                         enum nncore_activation activation, ptrdiff_t n_rows, ptrdiff_t n);
+                         const void *sample_weight, enum nncore_loss loss, double threshold,
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n);
 
     /* db <- beta * db + scale * (delta . 1), the bias's part of (5). */
     void (*column_sums)(void *db, const void *delta, double scale, double beta, ptrdiff_t n_rows,

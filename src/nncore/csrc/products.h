@@ -19,10 +19,10 @@ static void panel_product(const struct product product, ptrdiff_t p) {
 }
 
 static void forward(void *A_, void *derivatives_, const void *A_prev, ptrdiff_t A_stride,
-                    const void *W, const void *b, enum nncore_activation activation, ptrdiff_t row,
+                    const void *W, const void *b, nncore_sigma sigma, ptrdiff_t row,
                     ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
     real *A = A_, *derivatives = derivatives_;
-    const int is_relu = activation == NNCORE_RELU;
+    const int is_relu = sigma.kind == NNCORE_RELU;
     const struct product product = {.C = A,
                                     .A = A_prev,
                                     .A_stride = A_stride,
@@ -39,17 +39,17 @@ static void forward(void *A_, void *derivatives_, const void *A_prev, ptrdiff_t 
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
         panel_product(product, p);
         if (!is_relu)
-            bias_activation(A + at, derivatives ? derivatives + at : NULL, NULL, activation, n_rows,
+            bias_activation(A + at, derivatives ? derivatives + at : NULL, NULL, sigma, n_rows,
                             width);
     }
 }
 
 static void delta(void *delta_prev_, const void *delta, const void *W_transposed,
-                  const void *A_prev_, enum nncore_activation activation, ptrdiff_t row,
-                  ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
+                  const void *A_prev_, nncore_sigma sigma, ptrdiff_t row, ptrdiff_t n_rows,
+                  ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
     real *delta_prev = delta_prev_;
     const real *A_prev = A_prev_;
-    const int is_relu = activation == NNCORE_RELU;
+    const int is_relu = sigma.kind == NNCORE_RELU;
     const struct product product = {.C = delta_prev,
                                     .A = delta,
                                     .B = W_transposed,
@@ -65,7 +65,7 @@ static void delta(void *delta_prev_, const void *delta, const void *W_transposed
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
         panel_product(product, p);
         if (!is_relu)
-            times_derivative(delta_prev + at, A_prev + at, activation, n_rows * width);
+            times_derivative(delta_prev + at, A_prev + at, sigma, n_rows * width);
     }
 }
 
