@@ -61,6 +61,12 @@ def test_targets_may_be_given() -> None:
         nncore.check_loss(wrong, 4, Y=[1, 1], output_activation="softmax")
 
 
+@pytest.mark.parametrize("loss", ["squared_error", Custom, None, squared_error])
+def test_only_objects_with_both_methods_are_losses(loss: Any) -> None:
+    with pytest.raises(TypeError, match="loss must be an"):
+        nncore.check_loss(loss)
+
+
 def test_results_of_another_form_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Custom\.value must return"):
         nncore.check_loss(Custom(value=residual), 2)

@@ -19,7 +19,6 @@ from helpers import (
     data,
     is_near_a_kink,
     make,
-    refused,
     rtol,
 )
 
@@ -311,17 +310,6 @@ def test_an_architecture_can_be_hashed_though_its_loss_cannot() -> None:
 
     net = nncore.Network([2, 3], loss=Unhashable())
     assert net.architecture in {net.architecture: 1}
-
-
-def test_files_refuse_the_loss_by_its_name(tmp_path: Path) -> None:
-    net, X, Y = problem(Custom())
-    path = tmp_path / "net.safetensors"
-    with refused(TypeError, "loss must be one of nncore's", "Custom(", unchanged=[net]):
-        net.save(path)
-    checkpoint = nncore.callbacks.Checkpoint(path)
-    with refused(TypeError, "loss must be one of nncore's", unchanged=[net]):
-        net.fit(X, Y, callbacks=[checkpoint])
-    assert not path.exists()
 
 
 # Metrics and hints

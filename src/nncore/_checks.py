@@ -19,6 +19,7 @@ __all__ = [
     "Strict",
     "as_bool",
     "as_coefficient",
+    "as_custom_loss",
     "as_dropout",
     "as_generator",
     "as_integer",
@@ -152,6 +153,18 @@ def as_coefficient(
         bound = "finite" if below == math.inf else f"< {below:g}"
         raise ValueError(f"{name} must be {sign} 0 and {bound}, got {value!r}")
     return number
+
+
+def as_custom_loss(loss: object, or_else: str = "") -> Any:
+    """Return the object if it has the methods of `nncore.typing.CustomLoss`."""
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an instance, e.g. {loss.__name__}(), got the class")
+    if not all(callable(getattr(loss, method, None)) for method in ("value", "delta")):
+        raise TypeError(
+            f"loss must be {or_else}an object with the methods value(A, Y) and delta(A, Y), "
+            f"got {loss!r}"
+        )
+    return loss
 
 
 def as_dropout(dropout: float | Sequence[float], n_hidden: int) -> tuple[float, ...]:

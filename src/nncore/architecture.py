@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_integer, as_real, one_of, suggestion
+from ._checks import as_custom_loss, as_integer, as_real, one_of, suggestion
 from .enums import SLOPES, Activation, Loss
 from .typing import ActivationLike, CustomLoss, DType, LossLike, LossName
 
@@ -252,14 +252,7 @@ def _as_loss(loss: LossLike | CustomLoss) -> tuple[Loss, float, CustomLoss | Non
         if member in _THRESHOLDS and not threshold > 0:
             raise ValueError(f"the parameter of loss 'huber' must be > 0, got {threshold!r}")
         return member, threshold, None
-    if isinstance(loss, type):
-        raise TypeError(f"loss must be an instance, e.g. {loss.__name__}(), got the class")
-    if not all(callable(getattr(loss, method, None)) for method in ("value", "delta")):
-        raise TypeError(
-            f"loss must be one of {sorted(LOSSES)} or an object with the methods value(A, Y) and "
-            f"delta(A, Y), got {loss!r}"
-        )
-    return Loss.CUSTOM, _NONE, cast(CustomLoss, loss)
+    return Loss.CUSTOM, _NONE, as_custom_loss(loss, f"one of {sorted(LOSSES)} or ")
 
 
 def _as_activations(

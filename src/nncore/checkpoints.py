@@ -18,7 +18,7 @@ from ._files import Contents, FilePath, as_path, write
 from ._values import encode
 from .history import Callback
 from .optimizers import Optimizer
-from .persistence import Stored, encode_architecture, encode_optimizer, encode_stored
+from .persistence import Stored, encode_optimizer, encode_stored
 from .resuming import Record
 from .session import Session
 from .training import Position
@@ -157,7 +157,6 @@ class Writer:
     def __enter__(self) -> Writer:
         # What cannot be stored or has no directory must not show after hours.
         os.stat(os.path.dirname(os.path.realpath(self._checkpoint.path)))
-        encode_architecture(self._architecture)
         encode_optimizer(self._optimizer, self._architecture, {})
         encode("checkpoint", self._record.values(), {})
         return self

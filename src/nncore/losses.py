@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_integer, as_real, one_of
+from ._checks import as_custom_loss, as_integer, as_real, one_of
 from .architecture import ACTIVATIONS
 from .enums import SLOPES
 from .reference import ACTIVATIONS as SIGMA
 from .typing import ActivationName, CustomLoss
 
-__all__ = ["batch_loss", "check_loss", "loss_title", "total_loss"]
+__all__ = ["StoredLoss", "batch_loss", "check_loss", "loss_title", "total_loss"]
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StoredLoss:
+    """The loss of a network that a file was loaded from: its class's name, without the code.
+
+    The network computes outputs and derivatives of outputs, but no losses.
+    """
+
+    name: str
+
+    @classmethod
+    def of(cls, loss: CustomLoss) -> StoredLoss:
+        """Return what a file holds of a loss."""
+        return loss if isinstance(loss, StoredLoss) else cls(type(loss).__name__)
+
+    def value(self, A: Array, Y: Array) -> NoReturn:
+        """Raise TypeError."""
+        raise TypeError(
+            f"the network was loaded without the code of its loss {self.name}; "
+            f"nncore.load(path, loss={self.name}(...)) gives it"
+        )
+
+    delta = value
 
 
 def loss_title(loss: CustomLoss | None) -> str:
@@ -175,6 +200,7 @@ def check_loss(
     >>> nncore.check_loss(LogCosh(), n_outputs=3) < 1e-8
     True
     """
+    as_custom_loss(loss)
     kind = one_of("output_activation", output_activation, ACTIVATIONS)
     sigma, slope = SIGMA[kind][0], SLOPES.get(kind, 1.0)
     rng = np.random.default_rng(as_integer("seed", seed, low=0, high=None))

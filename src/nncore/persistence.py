@@ -5,18 +5,20 @@ docs/internals.md describes the format. Estimators and checkpoints add sections 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import first_nonfinite
-from ._checks import as_bool
+from ._checks import as_bool, as_custom_loss
 from ._files import Contents, FilePath, as_path, read, refused, write
 from ._values import decode, encode
 from .architecture import Architecture
+from .losses import StoredLoss
 from .optimizers import OPTIMIZERS, Optimizer
+from .typing import CustomLoss
 
 if TYPE_CHECKING:
     from .network import Network
@@ -68,7 +70,7 @@ def encode_stored(stored: Stored) -> Contents:
     Raises
     ------
     TypeError
-        The loss, the optimizer or a value cannot be stored.
+        The optimizer or a value cannot be stored.
     ValueError
         A parameter or the optimizer's state is not finite.
     """
@@ -87,23 +89,16 @@ def encode_stored(stored: Stored) -> Contents:
 
 
 def encode_architecture(architecture: Architecture) -> Any:
-    """Return an architecture as JSON.
-
-    Raises
-    ------
-    TypeError
-        The loss is not one of nncore's.
-    """
-    if architecture.custom_loss is not None:
-        raise TypeError(
-            "loss must be one of nncore's to be stored in a file, got "
-            f"{architecture.custom_loss!r}; pickle the network, or save one with the same "
-            "activations and parameters and a loss of nncore's"
-        )
+    """Return an architecture as JSON. Of a loss of the user's it has the class's name."""
+    custom_loss = architecture.custom_loss
     return {
         "sizes": architecture.sizes,
         "activation": architecture.given_activations,
-        "loss": architecture.given_loss,
+        "loss": (
+            architecture.given_loss
+            if custom_loss is None
+            else {"custom": StoredLoss.of(custom_loss).name}
+        ),
         "dtype": architecture.dtype.name,
     }
 
@@ -147,7 +142,10 @@ def read_stored(path: FilePath) -> Stored:
         section = sections.pop("architecture")
         # One name alone would mean what it means to this version's `Network`.
         activation = list(section.pop("activation"))
-        architecture = Architecture.from_names(activation=activation, **section)
+        loss = section.pop("loss")
+        if isinstance(loss, dict):
+            loss = _decode_loss(**loss)
+        architecture = Architecture.from_names(activation=activation, loss=loss, **section)
         # Nothing is allocated for the architecture before the file is known to hold all of it.
         parts = []
         for l, layer in enumerate(architecture.layers, start=1):
@@ -162,6 +160,12 @@ def read_stored(path: FilePath) -> Stored:
         if sections or tensors:
             raise ValueError(f"it holds unknown entries {sorted([*sections, *tensors])}")
         return Stored(architecture, np.concatenate(parts), optimizer, values)
+
+
+def _decode_loss(custom: object) -> StoredLoss:
+    if not isinstance(custom, str):
+        raise TypeError(f"its loss must have a name, got {custom!r}")
+    return StoredLoss(custom)
 
 
 def _decode_optimizer(section: Any, architecture: Architecture, tensors: Tensors) -> Optimizer:
@@ -194,14 +198,20 @@ def _check_finite(name: str, array: Array) -> None:
 
 
 @overload
-def load(path: FilePath, with_optimizer: Literal[False] = False) -> Network: ...
+def load(
+    path: FilePath, with_optimizer: Literal[False] = False, *, loss: CustomLoss | None = None
+) -> Network: ...
 
 
 @overload
-def load(path: FilePath, with_optimizer: Literal[True]) -> tuple[Network, Optimizer]: ...
+def load(
+    path: FilePath, with_optimizer: Literal[True], *, loss: CustomLoss | None = None
+) -> tuple[Network, Optimizer]: ...
 
 
-def load(path: FilePath, with_optimizer: bool = False) -> Network | tuple[Network, Optimizer]:
+def load(
+    path: FilePath, with_optimizer: bool = False, *, loss: CustomLoss | None = None
+) -> Network | tuple[Network, Optimizer]:
     """Return the network in a file.
 
     Loading executes no code, and takes no more memory than a small multiple of the file's size.
@@ -212,6 +222,9 @@ def load(path: FilePath, with_optimizer: bool = False) -> Network | tuple[Networ
         A file written by `Network.save`, `nncore.callbacks.Checkpoint`, or an estimator's ``save``.
     with_optimizer : bool, default False
         Whether to return the optimizer, too.
+    loss : CustomLoss, optional
+        The object, if the network has a loss of yours, of which files hold the class's name only.
+        Without it the network computes outputs and `Network.backward`, but no losses.
 
     Returns
     -------
@@ -224,7 +237,7 @@ def load(path: FilePath, with_optimizer: bool = False) -> Network | tuple[Networ
         The file could not be read.
     ValueError
         The file is damaged, has another origin, was written by a newer version of nncore, or holds
-        no optimizer.
+        no optimizer; or `loss` is of another class than the network's.
 
     Examples
     --------
@@ -240,7 +253,14 @@ def load(path: FilePath, with_optimizer: bool = False) -> Network | tuple[Networ
 
     with_optimizer = as_bool("with_optimizer", with_optimizer)
     stored = read_stored(path)
-    network = Network.from_architecture(stored.architecture)
+    architecture = stored.architecture
+    if loss is not None:
+        given, known = StoredLoss.of(as_custom_loss(loss)), architecture.custom_loss
+        if given != known:
+            has = architecture.loss_name if known is None else StoredLoss.of(known).name
+            raise ValueError(f"loss must be {has}, which {as_path(path)!r} has, got {loss!r}")
+        architecture = replace(architecture, custom_loss=loss)
+    network = Network.from_architecture(architecture)
     network.parameters = stored.parameters
     if not with_optimizer:
         return network

@@ -16,11 +16,10 @@ from ._checks import as_bool, as_integer, as_real
 from ._files import FilePath, as_path, refused
 from ._kernels import KERNELS
 from ._layout import Examples
-from .architecture import Architecture
 from .hints import hint
 from .history import History
 from .optimizers import Optimizer
-from .persistence import read_stored
+from .persistence import encode_architecture, read_stored
 from .session import StepOptions
 from .training import Position
 
@@ -177,12 +176,12 @@ class Record:
                 raise ValueError("it holds no checkpoint of a run")
             values = stored.sections["checkpoint"]
             theirs = {
-                **_described(stored.architecture),
+                **encode_architecture(stored.architecture),
                 # A coefficient that the file does not know is its default.
                 **optimizer_settings(type(stored.optimizer)()),
                 **values["settings"],
             }
-        ours = {**_described(network.architecture), **self._settings}
+        ours = {**encode_architecture(network.architecture), **self._settings}
         for name in {**ours, **theirs}:
             if ours.get(name) != theirs.get(name):
                 raise ValueError(
@@ -246,15 +245,6 @@ def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:
             f"optimizer.{name}": repr(value) if callable(value) else value
             for name, value in optimizer.coefficients.items()
         },
-    }
-
-
-def _described(architecture: Architecture) -> dict[str, Any]:
-    return {
-        "sizes": architecture.sizes,
-        "activation": architecture.given_activations,
-        "loss": architecture.given_loss,
-        "dtype": architecture.dtype.name,
     }
 
 
