@@ -20,6 +20,9 @@ SIGMA: dict[str, Callable[[Any], Any]] = {
     "elu": torch.nn.ELU(),
     "softplus": torch.nn.Softplus(),
     "exponential": torch.exp,
+    "silu": torch.nn.SiLU(),
+    "gelu": torch.nn.GELU(),
+    "gelu_tanh": torch.nn.GELU(approximate="tanh"),
     "softmax": torch.nn.Softmax(dim=1),
 }
 OUTPUTS = dict.fromkeys(HIDDEN, "squared_error")
