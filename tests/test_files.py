@@ -238,7 +238,7 @@ def test_what_a_killed_process_left_is_overwritten(path: Path) -> None:
 
 @needs_posix
 def test_two_processes_that_write_at_the_same_time_do_not_mix(path: Path) -> None:
-    with _files._replacing(os.fspath(path)) as other:
+    with _files.replacing(path) as other:
         other.write(b"incomplete")
         make([3, 2], seed=1).save(path)
         assert nncore.load(path).equals(make([3, 2], seed=1))

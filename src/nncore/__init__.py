@@ -19,6 +19,7 @@ try:
     from .history import EpochEnd, History
     from .losses import check_loss
     from .network import Network
+    from .onnx import from_onnx
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from .persistence import load
     from .training import DivergenceError
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "check_loss",
     "datasets",
+    "from_onnx",
     "get_include",
     "load",
     "schedules",

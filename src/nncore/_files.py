@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["VERSION", "Contents", "FilePath", "as_path", "read", "refused", "write"]
+__all__ = ["VERSION", "Contents", "FilePath", "as_path", "read", "refused", "replacing", "write"]
 
 Array = npt.NDArray[Any]
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
@@ -144,7 +144,7 @@ def write(path: FilePath, contents: Contents) -> None:
         raise ValueError(
             f"names and settings must fit in {_LONGEST_HEADER} bytes to be stored, got {len(text)}"
         )
-    with _replacing(os.path.realpath(path)) as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for part in data:
             file.write(part)
@@ -167,8 +167,9 @@ def _checksum(
 
 
 @contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
+def replacing(path: FilePath) -> Iterator[BinaryIO]:
     """Open a temporary file, which replaces that of the path unless the block raises."""
+    path = os.path.realpath(as_path(path))
     mode = _mode(path)
     file, temporary = _open_temporary(path)
     with file:

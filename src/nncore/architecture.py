@@ -7,7 +7,7 @@ import math
 import numbers
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -18,7 +18,14 @@ from ._checks import as_custom_loss, as_integer, as_real, one_of, suggestion
 from .enums import SLOPES, Activation, Loss
 from .typing import ActivationLike, CustomLoss, DType, LossLike, LossName
 
-__all__ = ["FLOATS", "OUTPUT_ACTIVATIONS", "Architecture", "Layer"]
+__all__ = [
+    "ACTIVATIONS",
+    "FLOATS",
+    "OUTPUT_ACTIVATIONS",
+    "Architecture",
+    "Layer",
+    "default_loss",
+]
 
 Array = npt.NDArray[Any]
 E = TypeVar("E", Activation, Loss)
@@ -46,6 +53,12 @@ OUTPUT_ACTIVATIONS: dict[Loss, tuple[Activation, ...]] = {
     Loss.CROSS_ENTROPY: (Activation.SOFTMAX,),
     Loss.CUSTOM: tuple(Activation),
 }
+
+
+def default_loss(output: Activation) -> LossName:
+    """Return the loss that has this default output activation, otherwise squared error."""
+    defaults = {allowed[0]: loss for loss, allowed in reversed(OUTPUT_ACTIVATIONS.items())}
+    return cast(LossName, defaults.get(output, Loss.SQUARED_ERROR).name.lower())
 
 
 class Layer(NamedTuple):
@@ -172,6 +185,20 @@ class Architecture:
         if self.custom_loss is not None:
             return self.custom_loss
         return cast(LossLike, _named(self.loss, self.threshold, _THRESHOLDS))
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The arguments of `from_names`."""
+        return {
+            "sizes": self.sizes,
+            "activation": self.given_activations,
+            "loss": self.given_loss,
+            "dtype": self.dtype.name,
+        }
+
+    def with_dtype(self, dtype: DType) -> Architecture:
+        """Return the same architecture in another dtype."""
+        return replace(self, dtype=_as_dtype(dtype))
 
     def views(self, vector: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Return the weights and the biases in a flat vector, as views.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from .fitting import as_step_options, fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
 from .losses import loss_title
+from .onnx import save_model, to_onnx
 from .optimizers import Optimizer
 from .persistence import Stored, save
 from .scaling import fold_scaling
@@ -36,6 +37,9 @@ from .typing import (
     Metrics,
     OptimizerName,
 )
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["Network"]
 
@@ -303,6 +307,92 @@ class Network(Strict):
         """
         save(path, Stored(self._architecture, self._vector.array, optimizer))
 
+    def to_onnx(
+        self,
+        *,
+        opset: int | None = None,
+        input_name: str = "X",
+        output_name: str = "Y",
+        dtype: DType | None = None,
+    ) -> onnx.ModelProto:
+        """Return the network as an ONNX model, which ONNX Runtime and others execute.
+
+        Parameters
+        ----------
+        opset : int, optional
+            The version of ONNX's operators, from 13 on; by default the lowest with all of them.
+        input_name, output_name : str, default "X" and "Y"
+            The names of A^0, of shape (batch, n_0), and A^L, of shape (batch, n_L). The batch has
+            any size.
+        dtype : {"float32", "float64"}, optional
+            Of parameters, inputs and outputs; by default the network's. ONNX Runtime executes
+            "leaky_relu", "elu" and "softplus" in float32 only.
+
+        Returns
+        -------
+        onnx.ModelProto
+            For each layer a Gemm with the constants ``weights.l`` and ``biases.l``, and a node for
+            σ unless it is the identity. The metadata hold the version of nncore and the
+            architecture.
+
+        Raises
+        ------
+        ImportError
+            onnx is not installed.
+        TypeError, ValueError
+            An argument is invalid, a parameter is not finite in that dtype, or the model would
+            exceed the format's 2 GiB.
+
+        Examples
+        --------
+        >>> import nncore, onnx
+        >>> net = nncore.Network([4, 3, 2], activation="tanh", loss="cross_entropy", seed=0)
+        >>> model = net.to_onnx()
+        >>> onnx.checker.check_model(model, full_check=True)
+        >>> [node.op_type for node in model.graph.node]
+        ['Gemm', 'Tanh', 'Gemm', 'Softmax']
+        """
+        return to_onnx(
+            self._architecture,
+            self._vector.array,
+            opset=opset,
+            input_name=input_name,
+            output_name=output_name,
+            dtype=dtype,
+        )
+
+    def save_onnx(
+        self,
+        path: FilePath,
+        *,
+        opset: int | None = None,
+        input_name: str = "X",
+        output_name: str = "Y",
+        dtype: DType | None = None,
+    ) -> None:
+        """Write the network to an ONNX file, as `to_onnx` describes it.
+
+        At any moment the path leads to the complete old file or to the complete new one.
+
+        Parameters
+        ----------
+        path : str or path
+            As in `save`.
+        opset, input_name, output_name, dtype
+            As in `to_onnx`.
+
+        Raises
+        ------
+        OSError
+            The file could not be written; the old one, if any, is unchanged.
+        ImportError, TypeError, ValueError
+            As in `to_onnx`.
+        """
+        save_model(
+            path,
+            self.to_onnx(opset=opset, input_name=input_name, output_name=output_name, dtype=dtype),
+        )
+
     def fold_scaling(
         self,
         X_mean: npt.ArrayLike,
@@ -362,7 +452,7 @@ class Network(Strict):
         """
         architecture = self._architecture
         if dtype is not None:
-            architecture = Architecture.from_names(self.sizes, self.activation, self.loss, dtype)
+            architecture = architecture.with_dtype(dtype)
         folded = fold_scaling(architecture, self._vector.array, X_mean, X_scale, Y_mean, Y_scale)
         network = Network.from_architecture(architecture)
         network._vector.write(folded)
