@@ -17,6 +17,7 @@ try:
     from ._include import get_include
     from .architecture import Architecture
     from .history import EpochEnd, History
+    from .keras import from_keras
     from .losses import check_loss
     from .network import Network
     from .onnx import from_onnx
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "check_loss",
     "datasets",
+    "from_keras",
     "from_onnx",
     "get_include",
     "load",

@@ -72,7 +72,7 @@ class ImportedLayers:
     def _open_layer(self, where: str) -> _Layer:
         """Return the last layer if it has no activation yet."""
         if not self._layers or self._layers[-1].activation is not Activation.IDENTITY:
-            raise ValueError(f"{where} does not follow a matrix product")
+            raise ValueError(f"{where} does not directly follow a matrix product")
         return self._layers[-1]
 
     def expect_columns(self, where: str, n: int) -> None:

@@ -326,7 +326,8 @@ class Network(Strict):
             any size.
         dtype : {"float32", "float64"}, optional
             Of parameters, inputs and outputs; by default the network's. ONNX Runtime executes
-            "leaky_relu", "elu" and "softplus" in float32 only.
+            "leaky_relu", "elu" and "softplus" in float32 only, and ONNX stores the slope of
+            "leaky_relu" in float32.
 
         Returns
         -------

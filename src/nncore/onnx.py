@@ -26,7 +26,16 @@ from .typing import ActivationName, DType, LossName
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Graph", "ModelGraph", "add_layers", "as_exported", "from_onnx", "save_model", "to_onnx"]
+__all__ = [
+    "LOWEST_OPSET",
+    "Graph",
+    "ModelGraph",
+    "add_layers",
+    "as_exported",
+    "from_onnx",
+    "save_model",
+    "to_onnx",
+]
 
 Array = npt.NDArray[Any]
 

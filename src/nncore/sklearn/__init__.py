@@ -18,5 +18,8 @@ except ImportError as error:
 from ._classifier import MLPClassifier
 from ._folding import as_network
 from ._regressor import MLPRegressor
+from ._skl2onnx import register_when_imported
 
 __all__ = ["MLPClassifier", "MLPRegressor", "as_network"]
+
+register_when_imported()

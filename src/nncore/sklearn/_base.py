@@ -30,6 +30,7 @@ from ._architecture import (
 from ._examples import TrainingSet, outputs_of
 from ._files import FilesMixin
 from ._fit import FitMixin
+from ._onnx import OnnxMixin
 from ._reports import CallbackSupportMixin, Reports
 from ._validation import ValidationSet, split
 
@@ -42,7 +43,7 @@ STOCHASTIC = ("sgd", "adam")
 FLOATS = (np.float64, np.float32)
 
 
-class BaseMLP(FitMixin, FilesMixin, CallbackSupportMixin, BaseEstimator):
+class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimator):
     """An estimator whose `coefs_` and `intercepts_` are views of a network's parameters."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -240,8 +240,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     classes_: Array
 
     def _label_types(self) -> dict[str, Any]:
-        binarizer = self._label_binarizer
-        return {"y_type": binarizer.y_type_, "sparse": binarizer.sparse_input_}
+        return {"y_type": self._target_kind(), "sparse": self._label_binarizer.sparse_input_}
 
     def _set_label_types(self, types: dict[str, Any]) -> None:
         y_type, sparse = types["y_type"], types["sparse"]
@@ -258,8 +257,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self._label_binarizer.y_type_ = y_type
         self._label_binarizer.sparse_input_ = as_bool("sparse", sparse)
 
+    def _target_kind(self) -> str:
+        kind: str = self._label_binarizer.y_type_
+        return kind
+
     def _output_activation(self) -> str:
-        is_multiclass = self._label_binarizer.y_type_ == "multiclass"
+        is_multiclass = self._target_kind() == "multiclass"
         output = self.output_activation
         if output is None:
             output = "softmax" if is_multiclass and self.loss == "log_loss" else "logistic"
@@ -267,7 +270,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(
                 "output_activation='softmax' needs loss='log_loss' and more than two mutually "
                 f"exclusive classes, got loss={self.loss!r} and a "
-                f"{self._label_binarizer.y_type_} target"
+                f"{self._target_kind()} target"
             )
         return output
 
@@ -313,7 +316,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _encode(self, y: Array) -> Array:
         """Return class indices for mutually exclusive classes, otherwise a column per output."""
-        kind = self._label_binarizer.y_type_
+        kind = self._target_kind()
         if kind in ("binary", "multiclass") and y.ndim == 1:
             indices = np.searchsorted(self.classes_, y)
             if kind == "multiclass":
@@ -349,7 +352,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return factors
 
     def _decode(self, outputs: Array) -> Array:
-        kind = self._label_binarizer.y_type_
+        kind = self._target_kind()
         if kind == "multiclass":
             labels: Array = self.classes_[outputs.argmax(axis=1)]
         elif kind == "binary" and len(self.classes_) == 2:
@@ -410,7 +413,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         outputs = self._outputs(X)
         if self.n_outputs_ == 1:
             return np.hstack([1 - outputs, outputs])
-        if self.out_activation_ == "logistic" and self._label_binarizer.y_type_ == "multiclass":
+        if self.out_activation_ == "logistic" and self._target_kind() == "multiclass":
             outputs /= outputs.sum(axis=1, keepdims=True)
         return outputs
 

@@ -228,6 +228,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _set_label_types(self, types: dict[str, Any]) -> None:
         pass
 
+    def _target_kind(self) -> str:
+        return "continuous"
+
     def _output_activation(self) -> str:
         output = self.output_activation
         if output is None:
