@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from types import ModuleType
@@ -10,6 +11,9 @@ import threadpoolctl
 from helpers import Setting, assert_no_new_threads
 
 from nncore import _kernels, network, reference
+
+# The backend of Keras, in the tests that use it.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -71,13 +71,10 @@ def import_network(
         one_of("output_activation", output_activation, ACTIVATIONS)
     if output is not None and not isinstance(output, str):
         raise TypeError(f"output must be the name of an output, got {output!r}")
-    if isinstance(source, onnx.ModelProto):
-        name, model, directory = "the model", source, None
-    else:
-        name = as_path(source)
-        model, directory = _parse(onnx, name), os.path.dirname(name)
-    with _refused(name):
-        graph = _Graph(model, directory)
+    path = None if isinstance(source, onnx.ModelProto) else as_path(source)
+    with _refused("the model" if path is None else repr(path)):
+        model = source if path is None else _parse(onnx, path)
+        graph = _Graph(model, None if path is None else os.path.dirname(path))
         layers = graph.layers(graph.output_name(output))
         if loss is None and output_activation is None:
             loss = _stored_loss(model)

@@ -20,6 +20,7 @@ Tensor = Any  # onnx.TensorProto
 _TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     1: (np.dtype("<f4"), "float_data"),
     7: (np.dtype("<i8"), "int64_data"),
+    9: (np.dtype("u1"), "int32_data"),  # bool
     11: (np.dtype("<f8"), "double_data"),
 }
 
@@ -46,11 +47,11 @@ class TensorReader:
         self._unused: dict[str, int] = {}
 
     def read(self, tensor: Tensor) -> Array:
-        """Return the values of a tensor of floats or int64 with at most two dimensions."""
+        """Return the values of a tensor of floats, int64 or bool with at most two dimensions."""
         what = f"tensor {tensor.name!r}"
         if tensor.data_type not in _TYPES:
             raise ValueError(
-                f"{what} must hold float32, float64 or int64, got type number {tensor.data_type}"
+                f"{what} must hold float32, float64, int64 or bool, got type {tensor.data_type}"
             )
         if len(tensor.dims) > 2 or min(tensor.dims, default=0) < 0:
             raise ValueError(f"{what} must be a matrix or a vector, got shape {tensor.dims[:3]}")
@@ -64,7 +65,8 @@ class TensorReader:
         elif tensor.HasField("raw_data"):
             values = np.frombuffer(tensor.raw_data, dtype)
         else:
-            values = np.fromiter(getattr(tensor, field), dtype)
+            widest = np.float64 if dtype.kind == "f" else np.int64
+            values = np.fromiter(getattr(tensor, field), widest).astype(dtype)
         if values.size != n:
             raise ValueError(f"{what} has shape {tensor.dims[:]}, but {values.size} values")
         return values.reshape(tensor.dims).astype(dtype.newbyteorder("="), copy=False)

@@ -103,7 +103,7 @@ class ImportedLayers:
         dtype = self._layers[0].W.dtype
         for where, l, n in self._columns:
             if sizes[l] != n:
-                raise ValueError(f"{where} needs {n} columns, got {sizes[l]}")
+                raise ValueError(f"{where} is for {n} columns, not {sizes[l]}")
         for where, expected in self._dtypes:
             if expected != dtype:
                 raise ValueError(f"{where} must be in {dtype} like the first layer, got {expected}")

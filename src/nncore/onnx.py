@@ -238,8 +238,8 @@ def from_onnx(
     It understands chains of layers, as `Network.to_onnx`, PyTorch, Keras and skl2onnx write them:
     Gemm or MatMul and Add with constant weights, activations that nncore has, and nodes that do
     nothing in a prediction: Identity, Dropout, Flatten, Reshape, Cast and ZipMap. Every other node
-    is refused by its name. No file can make it execute code or take more memory than a small
-    multiple of the file's size.
+    is refused by its name. No file can make it execute code, or take memory out of proportion to
+    the file's size.
 
     Parameters
     ----------

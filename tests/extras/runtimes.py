@@ -12,15 +12,17 @@ onnxruntime = pytest.importorskip("onnxruntime")
 Array = npt.NDArray[Any]
 
 
-def run_onnxruntime(model: Any, X: Array, name: str = "X") -> Array:
+def run_onnxruntime(model: Any, X: Array, name: str = "X") -> list[Array]:
+    """Return the outputs for the input of that name."""
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    return np.asarray(session.run(None, {name: X})[0])
+    return [np.asarray(output) for output in session.run(None, {name: X})]
 
 
-def run_reference(model: Any, X: Array, name: str = "X") -> Array:
-    return np.asarray(onnx_reference.ReferenceEvaluator(model).run(None, {name: X})[0])
+def run_reference(model: Any, X: Array, name: str = "X") -> list[Array]:
+    outputs = onnx_reference.ReferenceEvaluator(model).run(None, {name: X})
+    return [np.asarray(output) for output in outputs]
 
 
 def difference(actual: Array, expected: Array) -> float:
