@@ -63,6 +63,19 @@ class Contestant:
         raise NotImplementedError
 
 
+def network_of(case: Case) -> Any:
+    """Return the case's network with its first parameters."""
+    import nncore
+
+    network = nncore.Network(
+        case.sizes, activation=case.activations, loss="squared_error", dtype=case.dtype
+    )
+    # Not through views of the network, which would make every later call pack them again.
+    pairs = zip(*case.first_parameters(), strict=True)
+    network.parameters = np.concatenate([P.ravel() for pair in pairs for P in pair])
+    return network
+
+
 class NNCore(Contestant):
     packages = ("nncore", "numpy", "scipy")
     # The default, which may use fewer threads than there are CPUs.
@@ -74,12 +87,7 @@ class NNCore(Contestant):
 
         super().__init__(case, n_threads)
         self.kernels = _kernels.KERNELS
-        self.network = nncore.Network(
-            case.sizes, activation=case.activations, loss="squared_error", dtype=case.dtype
-        )
-        # Not through views of the network, which would make every later call pack them again.
-        pairs = zip(*case.first_parameters(), strict=True)
-        self.network.parameters = np.concatenate([P.ravel() for pair in pairs for P in pair])
+        self.network = network_of(case)
         optimizer = {"sgd": nncore.SGD, "adam": nncore.Adam}[case.optimizer]
         self.optimizer = optimizer(learning_rate=case.learning_rate)
 
@@ -98,7 +106,7 @@ class NNCore(Contestant):
         self.network.train_on_batch(X, Y, self.optimizer, n_threads=self.n_threads)
 
     def predict(self, X: Array) -> Array:
-        return self.network.predict(X, n_threads=self.n_threads)
+        return np.asarray(self.network.predict(X, n_threads=self.n_threads))
 
 
 class NNCoreOneThread(NNCore):
@@ -277,30 +285,16 @@ class ONNXRuntime(Contestant):
     calls = ("predict",)
 
     def __init__(self, case: Case, n_threads: int) -> None:
-        import onnx
         import onnxruntime
-        from onnx import helper
 
         super().__init__(case, n_threads)
-        nodes, arrays = [], []
-        for l, (W, b) in enumerate(zip(*case.first_parameters(), strict=True)):
-            arrays += [onnx.numpy_helper.from_array(P, f"{n}{l}") for n, P in (("W", W), ("b", b))]
-            nodes.append(helper.make_node("Gemm", [f"A{l}", f"W{l}", f"b{l}"], [f"Z{l}"]))
-            function = case.activations[l].capitalize()
-            nodes.append(helper.make_node(function, [f"Z{l}"], [f"A{l + 1}"]))
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(case.dtype))
-        ends = [
-            helper.make_tensor_value_info(f"A{l}", kind, [None, case.sizes[l]])
-            for l in (0, len(case.shapes))
-        ]
-        graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], arrays)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        model = network_of(case).to_onnx()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
         self.session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options)
 
     def predict(self, X: Array) -> Array:
-        return np.asarray(self.session.run(None, {"A0": X})[0])
+        return np.asarray(self.session.run(None, {"X": X})[0])
 
 
 class JAX(Contestant):

@@ -24,7 +24,7 @@ from ._onnx_tensors import TensorReader
 from .architecture import ACTIVATIONS, LOSSES
 from .enums import Activation
 from .importing import ImportedLayers
-from .typing import ActivationName, LossName
+from .typing import ActivationName, CustomLoss, LossName
 
 if TYPE_CHECKING:
     from .network import Network
@@ -50,7 +50,12 @@ _LINEAR_SOFTPLUS = 20.0
 # By the format's numbers.
 _DTYPES = {1: np.dtype(np.float32), 11: np.dtype(np.float64)}
 
-_ACTIVATIONS = {operator.name: activation for activation, operator in OPERATORS.items()}
+# By their operators, which for GELU have two forms.
+_ACTIVATIONS = {
+    operator.name: activation
+    for activation, operator in OPERATORS.items()
+    if not operator.times_z and "approximate" not in operator.attributes
+}
 
 # Before these the input may have more than two dimensions, up to NumPy's limit.
 _FLATTENING = ("Flatten", "Reshape")
@@ -59,13 +64,13 @@ _MOST_DIMENSIONS = 64
 
 def import_network(
     source: FilePath | Model,
-    loss: LossName | None,
+    loss: LossName | CustomLoss | None,
     output: str | None,
     output_activation: ActivationName | None,
 ) -> Network:
     """Return the network in a model; `nncore.from_onnx` describes it."""
     onnx = import_onnx()
-    if loss is not None:
+    if isinstance(loss, str):
         one_of("loss", loss, LOSSES)
     if output_activation is not None:
         one_of("output_activation", output_activation, ACTIVATIONS)
@@ -116,7 +121,8 @@ def _stored_loss(model: Model) -> Any:
                 loss = None
             if not isinstance(loss, str):
                 raise ValueError(f"its metadata hold no architecture, got {entry.value!r}")
-            return loss
+            # Others are the user's own, or a newer version's.
+            return loss if loss in LOSSES else None
     return None
 
 
@@ -247,7 +253,7 @@ def _where(node: Node) -> str:
 
 
 def _attribute(node: Node, name: str, field: str, default: Any) -> Any:
-    """Return the attribute of a node that its field f (float), i (int) or t (tensor) holds."""
+    """Return an attribute that is a float, int, string or tensor, for the field f, i, s or t."""
     for attribute in node.attribute:
         if attribute.name == name:
             if not attribute.HasField(field):
@@ -315,6 +321,24 @@ def _activation(graph: _Graph, node: Node) -> tuple[str, Step]:
         if not math.isclose(value, ours, rel_tol=1e-6):
             raise ValueError(f"{where} has {name} {value:g}, and nncore has only {ours:g}")
     return _input(node, 0), lambda layers: layers.activate(where, activation)
+
+
+def _gelu(graph: _Graph, node: Node) -> tuple[str, Step]:
+    where, form = _where(node), _attribute(node, "approximate", "s", b"none")
+    forms = {b"none": Activation.GELU, b"tanh": Activation.GELU_TANH}
+    if form not in forms:
+        raise ValueError(f"{where} has approximate {form!r}, and nncore has only {list(forms)}")
+    return _input(node, 0), lambda layers: layers.activate(where, forms[form])
+
+
+def _silu(graph: _Graph, node: Node) -> tuple[str, Step]:
+    """Mul(z, sigmoid(z))."""
+    where = _where(node)
+    for i in (0, 1):
+        z, sigmoid = _input(node, i), graph.node(_input(node, 1 - i), "Sigmoid")
+        if sigmoid is not None and _input(sigmoid, 0) == z:
+            return z, lambda layers: layers.activate(where, Activation.SILU)
+    raise ValueError(f"{where} is no part of a layer of nncore")
 
 
 def _linear_softplus(graph: _Graph, node: Node) -> tuple[str, Step]:
@@ -386,9 +410,11 @@ _READERS: dict[str, Callable[[_Graph, Node], tuple[str, Step]]] = {
     "Concat": _second_of_two,
     "Dropout": _dropout,
     "Flatten": _flatten,
+    "Gelu": _gelu,
     "Gemm": _gemm,
     "Identity": _nothing,
     "MatMul": _mat_mul,
+    "Mul": _silu,
     "Reshape": _reshape,
     "Where": _linear_softplus,
     "ai.onnx.ml.ZipMap": _nothing,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .enums import Activation
@@ -13,10 +15,22 @@ LOWEST_OPSET = 13
 
 
 class Operator(NamedTuple):
-    """An operator of ONNX with its attributes."""
+    """An operator of ONNX that computes σ.
+
+    Attributes
+    ----------
+    name : str
+    attributes : dict
+    opset : int
+        The version of ONNX's operators that it came with.
+    times_z : bool
+        Whether σ(z) is z times what the operator computes.
+    """
 
     name: str
-    attributes: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    attributes: Mapping[str, Any] = MappingProxyType({})
+    opset: int = LOWEST_OPSET
+    times_z: bool = False
 
 
 # All but the identity, which needs no node.
@@ -28,6 +42,10 @@ OPERATORS: dict[Activation, Operator] = {
     Activation.ELU: Operator("Elu", {"alpha": 1.0}),
     Activation.SOFTPLUS: Operator("Softplus"),
     Activation.EXPONENTIAL: Operator("Exp"),
+    # Swish, from opset 24 on, is one node, but few runtimes have it yet.
+    Activation.SILU: Operator("Sigmoid", times_z=True),
+    Activation.GELU: Operator("Gelu", {"approximate": "none"}, opset=20),
+    Activation.GELU_TANH: Operator("Gelu", {"approximate": "tanh"}, opset=20),
     Activation.SOFTMAX: Operator("Softmax", {"axis": 1}),
 }
 

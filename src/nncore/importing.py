@@ -12,7 +12,7 @@ from ._arrays import check_finite
 from ._checks import one_of
 from .architecture import ACTIVATIONS, FLOATS, Architecture, default_loss
 from .enums import Activation
-from .typing import ActivationName, LossName
+from .typing import ActivationName, CustomLoss, LossName
 
 if TYPE_CHECKING:
     from .network import Network
@@ -84,13 +84,15 @@ class ImportedLayers:
         self._dtypes.append((where, dtype))
 
     def as_network(
-        self, loss: LossName | None = None, output_activation: ActivationName | None = None
+        self,
+        loss: LossName | CustomLoss | None = None,
+        output_activation: ActivationName | None = None,
     ) -> Network:
         """Return a network with copies of the parameters.
 
         Parameters
         ----------
-        loss : str, optional
+        loss : str or object, optional
             By default the one whose default outputs the network has, otherwise squared error.
         output_activation : str, optional
             Applied to outputs that have no activation.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .enums import Activation
 from .importing import ImportedLayers
-from .typing import ActivationName, LossName
+from .typing import ActivationName, CustomLoss, LossName
 
 if TYPE_CHECKING:
     import keras
@@ -19,9 +19,11 @@ __all__ = ["from_keras"]
 _ACTIVATIONS = {
     "elu": Activation.ELU,
     "exponential": Activation.EXPONENTIAL,
+    "gelu": Activation.GELU,
     "linear": Activation.IDENTITY,
     "relu": Activation.RELU,
     "sigmoid": Activation.SIGMOID,
+    "silu": Activation.SILU,
     "softmax": Activation.SOFTMAX,
     "softplus": Activation.SOFTPLUS,
     "tanh": Activation.TANH,
@@ -31,7 +33,7 @@ _ACTIVATIONS = {
 def from_keras(
     model: keras.Sequential,
     *,
-    loss: LossName | None = None,
+    loss: LossName | CustomLoss | None = None,
     output_activation: ActivationName | None = None,
 ) -> Network:
     """Return a network with the layers and parameters of a Keras model.
@@ -41,7 +43,7 @@ def from_keras(
     model : keras.Sequential
         Of Dense and Activation layers, Dropout and Input, with weights; a Flatten may come first.
         Activations are functions of ``keras.activations`` with their default arguments.
-    loss : str, optional
+    loss : str or object, optional
         For further training. By default the one whose default outputs the model has, such as cross
         entropy for softmax, otherwise squared error.
     output_activation : str, optional

@@ -320,20 +320,21 @@ class Network(Strict):
         Parameters
         ----------
         opset : int, optional
-            The version of ONNX's operators, from 13 on; by default the lowest with all of them.
+            The version of ONNX's operators: from 13 on, from 20 on with GELU; by default the
+            lowest.
         input_name, output_name : str, default "X" and "Y"
             The names of A^0, of shape (batch, n_0), and A^L, of shape (batch, n_L). The batch has
             any size.
         dtype : {"float32", "float64"}, optional
             Of parameters, inputs and outputs; by default the network's. ONNX Runtime executes
-            "leaky_relu", "elu" and "softplus" in float32 only, and ONNX stores the slope of
-            "leaky_relu" in float32.
+            "leaky_relu", "elu", "softplus", "gelu" and "gelu_tanh" in float32 only, and ONNX stores
+            the slope of "leaky_relu" in float32.
 
         Returns
         -------
         onnx.ModelProto
             For each layer a Gemm with the constants ``weights.l`` and ``biases.l``, and a node for
-            σ unless it is the identity. The metadata hold the version of nncore and the
+            σ, two for SiLU, none for the identity. The metadata hold the version of nncore and the
             architecture.
 
         Raises

@@ -21,18 +21,18 @@ from ._files import FilePath, replacing
 from ._onnx_import import import_network
 from ._onnx_operators import LOWEST_OPSET, OPERATORS, import_onnx
 from .architecture import Architecture
-from .typing import ActivationName, DType, LossName
+from .typing import ActivationName, CustomLoss, DType, LossName
 
 if TYPE_CHECKING:
     from .network import Network
 
 __all__ = [
-    "LOWEST_OPSET",
     "Graph",
     "ModelGraph",
     "add_layers",
     "as_exported",
     "from_onnx",
+    "lowest_opset",
     "save_model",
     "to_onnx",
 ]
@@ -64,18 +64,21 @@ class ModelGraph(Graph):
 
     Parameters
     ----------
-    opset : int, optional
-        The version of ONNX's operators, by default the lowest that has all that are needed.
+    opset : int or None
+        The version of ONNX's operators, by default the lowest that has all of them.
+    architecture : Architecture
+        Of the network in the graph.
     names : sequence of str
         Of the model's inputs and outputs, which must differ.
     """
 
-    def __init__(self, opset: int | None, names: Sequence[str]) -> None:
+    def __init__(self, opset: int | None, architecture: Architecture, names: Sequence[str]) -> None:
         self._onnx = import_onnx()
-        newest = self._onnx.defs.onnx_opset_version()
-        self._opset = LOWEST_OPSET
-        if opset is not None:
-            self._opset = as_integer("opset", opset, low=LOWEST_OPSET, high=newest)
+        self._architecture = architecture
+        lowest, newest = lowest_opset(architecture), self._onnx.defs.onnx_opset_version()
+        self._opset = (
+            lowest if opset is None else as_integer("opset", opset, low=lowest, high=newest)
+        )
         for name in names:
             if not isinstance(name, str) or not name or names.count(name) > 1:
                 raise ValueError(
@@ -108,22 +111,17 @@ class ModelGraph(Graph):
         self._nodes.append(make(operator, inputs, [output], name=output, **attributes))
 
     def model(
-        self,
-        architecture: Architecture,
-        input_name: str,
-        outputs: Mapping[str, tuple[npt.DTypeLike, int | None]],
+        self, input_name: str, outputs: Mapping[str, tuple[npt.DTypeLike, int | None]]
     ) -> Any:
         """Return the ModelProto.
 
         Parameters
         ----------
-        architecture : Architecture
-            Of the network in the graph.
         input_name : str
         outputs : dict
             For each name the type and the number of columns, None for a vector.
         """
-        helper = self._onnx.helper
+        helper, architecture = self._onnx.helper, self._architecture
 
         def described(name: str, dtype: npt.DTypeLike, n: int | None) -> Any:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -175,10 +173,16 @@ def as_exported(
     return architecture, as_vector("parameters", parameters, n, architecture.dtype)
 
 
+def lowest_opset(architecture: Architecture) -> int:
+    """Return the lowest version of ONNX's operators that has all activations."""
+    operators = [OPERATORS[σ] for σ in architecture.activations if σ in OPERATORS]
+    return max([LOWEST_OPSET, *(operator.opset for operator in operators)])
+
+
 def add_layers(
     graph: Graph, architecture: Architecture, parameters: Array, input_name: str, output_name: str
 ) -> None:
-    """Add (1) for each layer: a Gemm, and a node for σ unless it is the identity.
+    """Add (1) for each layer: a Gemm, and a node for σ unless it is the identity, two for SiLU.
 
     Parameters
     ----------
@@ -199,7 +203,10 @@ def add_layers(
         else:
             Z = graph.unique(f"Z.{l}")
             graph.node("Gemm", inputs, Z)
-            graph.node(operator.name, [Z], A, **operator.attributes)
+            factor = graph.unique(f"factor.{l}") if operator.times_z else A
+            graph.node(operator.name, [Z], factor, **operator.attributes)
+            if operator.times_z:
+                graph.node("Mul", [Z, factor], A)
 
 
 def to_onnx(
@@ -213,10 +220,10 @@ def to_onnx(
 ) -> Any:
     """Return a ModelProto; `Network.to_onnx` describes it."""
     architecture, parameters = as_exported(architecture, parameters, dtype)
-    graph = ModelGraph(opset, [input_name, output_name])
+    graph = ModelGraph(opset, architecture, [input_name, output_name])
     add_layers(graph, architecture, parameters, input_name, output_name)
     outputs = {output_name: (architecture.dtype, architecture.sizes[-1])}
-    return graph.model(architecture, input_name, outputs)
+    return graph.model(input_name, outputs)
 
 
 def save_model(path: FilePath, model: Any) -> None:
@@ -229,7 +236,7 @@ def save_model(path: FilePath, model: Any) -> None:
 def from_onnx(
     source: FilePath | Any,
     *,
-    loss: LossName | None = None,
+    loss: LossName | CustomLoss | None = None,
     output: str | None = None,
     output_activation: ActivationName | None = None,
 ) -> Network:
@@ -245,7 +252,7 @@ def from_onnx(
     ----------
     source : str, path or onnx.ModelProto
         Weights in other files must lie in the model's directory.
-    loss : str, optional
+    loss : str or object, optional
         For further training. By default the one that nncore stored; for other models the one whose
         default outputs the model has, such as cross entropy for softmax, otherwise squared error.
     output : str, optional

@@ -46,7 +46,8 @@ every_exporter = pytest.mark.parametrize("export", [export_traced, export_with_d
 
 @every_exporter
 @pytest.mark.parametrize(
-    "name", ["ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "Softplus", "Identity"]
+    "name",
+    ["ReLU", "LeakyReLU", "ELU", "Sigmoid", "Tanh", "Softplus", "SiLU", "GELU", "Identity"],
 )
 def test_module_of_pytorch(export: Callable[..., None], name: str, path: Path) -> None:
     torch = pytest.importorskip("torch")
@@ -97,7 +98,7 @@ def test_model_of_keras(path: Path) -> None:
     keras = pytest.importorskip("keras")
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,))])
-    for name in ("relu", "elu", "sigmoid", "tanh", "softplus", "linear"):
+    for name in ("relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "linear"):
         model.add(layers.Dense(5, activation=name))
         model.add(layers.Dropout(0.5))
     model.add(layers.Dense(3, activation="softmax"))

@@ -15,9 +15,6 @@ layers = keras.layers
 
 Array = npt.NDArray[Any]
 
-# Of PyTorch, inside Keras.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 X = np.random.default_rng(0).normal(size=(9, 4))
 
 
@@ -43,7 +40,17 @@ def assert_same(net: nncore.Network, model: Any) -> None:
     assert difference(net.predict(inputs), expected) < 1e-6
 
 
-ACTIVATIONS = ["elu", "exponential", "linear", "relu", "sigmoid", "softplus", "tanh"]
+ACTIVATIONS = [
+    "elu",
+    "exponential",
+    "gelu",
+    "linear",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -153,7 +153,7 @@ def test_pipeline_with_a_regressor(kind: str, dtype: np.dtype[Any]) -> None:
     np.testing.assert_allclose(outputs.reshape(expected.shape), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("activation", [["leaky_relu"], ["elu"], "softplus", ["identity"]])
+@pytest.mark.parametrize("activation", [["leaky_relu"], ["elu"], "softplus", "silu", ["gelu"]])
 @pytest.mark.parametrize("output", ["logistic", "softmax"])
 def test_options_of_nncore_are_converted(activation: Any, output: str) -> None:
     inputs = X.astype("float32")

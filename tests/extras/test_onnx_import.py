@@ -26,7 +26,7 @@ CONSTANTS = {
     "limit": np.array(20.0),
     "one": np.array(1.0),
 }
-HEAD = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]>'
+HEAD = '<ir_version: 8, opset_import: ["": 20, "ai.onnx.ml": 3]>'
 X = rng.normal(size=(9, 4)).astype("float32")
 
 
@@ -76,6 +76,10 @@ def test_exported_network_returns_bit_for_bit(loss: str, output: str, dtype: np.
         "F = Flatten(X) Y = Gemm(F, W, b)",
         "s = Constant<value = int64[2] {-1, 4}>() F = Reshape(X, s) Y = Gemm(F, W)",
         "s = Constant<value = int64[2] {0, -1}>() Z = Gemm(X, W) Y = Reshape(Z, s)",
+        "Z = Gemm(X, W, b) S = Sigmoid(Z) Y = Mul(Z, S)",
+        "Z = Gemm(X, W, b) S = Sigmoid(Z) Y = Mul(S, Z)",
+        "Z = Gemm(X, W, b) Y = Gelu(Z)",
+        'Z = Gemm(X, W, b) Y = Gelu<approximate = "tanh">(Z)',
         "Z = Gemm(X, W, b) S = Softplus(Z) G = Greater(Z, limit) Y = Where(G, Z, S)",
     ],
 )
@@ -243,6 +247,9 @@ def test_source_must_be_a_path_or_a_model() -> None:
         ),
         ("Z = Gemm(X, W) A = Relu(Z) [n] Y = Gemm(A, W2)", "must have a constant as input 1"),
         ("Z = Gemm(X, P) A = Relu(Z) Y = Gemm(A, P)", r"\(Gemm\) shares its weights"),
+        ("Z = Gemm(X, W) [n] Y = Mul(Z, Z)", r"node 'n' \(Mul\) is no part"),
+        ("Z = Gemm(X, W) S = Tanh(Z) [n] Y = Mul(Z, S)", r"node 'n' \(Mul\) is no part"),
+        ('Z = Gemm(X, W) [n] Y = Gelu<approximate = "x">(Z)', r"\(Gelu\) has approximate b'x'"),
         ("Z = Gemm(X, W) [n] Y = Concat<axis = 1>(Z, Z)", r"node 'n' \(Concat\) is no part"),
         ("Y = Identity(W)", "no node computes 'W'"),
         ("Y = Identity(X)", "it has no matrix product"),

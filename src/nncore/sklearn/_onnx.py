@@ -168,9 +168,9 @@ class OnnxMixin(BaseEstimator, ABC):
         ['label', 'probabilities']
         """
         outputs = EstimatorOutputs(self, dtype)
-        graph = ModelGraph(opset, [input_name, *outputs.types])
+        graph = ModelGraph(opset, outputs.architecture, [input_name, *outputs.types])
         outputs.add(graph, input_name, list(outputs.types))
-        return graph.model(outputs.architecture, input_name, outputs.types)
+        return graph.model(input_name, outputs.types)
 
     def save_onnx(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..onnx import LOWEST_OPSET, Graph
+from ..onnx import Graph, lowest_opset
 from ._classifier import MLPClassifier
 from ._onnx import EstimatorOutputs
 from ._regressor import MLPRegressor
@@ -119,12 +119,13 @@ def _set_output_types(operator: Any) -> None:
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     from onnx.helper import np_dtype_to_tensor_dtype
 
-    if container.target_opset < LOWEST_OPSET:
+    outputs = _outputs_of(operator)
+    lowest = lowest_opset(outputs.architecture)
+    if container.target_opset < lowest:
         raise ValueError(
-            f"target_opset must be at least {LOWEST_OPSET} for nncore's estimators, "
+            f"target_opset must be at least {lowest} for {outputs.architecture.activation_names}, "
             f"got {container.target_opset}"
         )
-    outputs = _outputs_of(operator)
     graph = _ContainerGraph(scope, container)
     # Inputs may be integers.
     A0, number = graph.unique("A.0"), np_dtype_to_tensor_dtype(outputs.architecture.dtype)
