@@ -34,6 +34,12 @@ def test_network_has_the_layers() -> None:
     np.testing.assert_allclose(net.predict(X), np.tanh(X @ W + b) @ U + c, rtol=1e-5)
 
 
+def test_activation_may_have_a_slope() -> None:
+    layers = two_layers()
+    layers.activate("σ", Activation.ELU, 0.5)
+    assert layers.as_network().activation == ("tanh", ("elu", 0.5))
+
+
 def test_network_has_copies_of_the_parameters() -> None:
     layers = two_layers()
     layers.as_network().parameters[:] = 0

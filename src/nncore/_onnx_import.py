@@ -22,9 +22,9 @@ from ._files import FilePath, as_path
 from ._onnx_operators import OPERATORS, import_onnx
 from ._onnx_tensors import TensorReader
 from .architecture import ACTIVATIONS, LOSSES
-from .enums import Activation
+from .enums import SLOPES, Activation
 from .importing import ImportedLayers
-from .typing import ActivationName, CustomLoss, LossName
+from .typing import ActivationName, CustomLoss, LossLike
 
 if TYPE_CHECKING:
     from .network import Network
@@ -64,7 +64,7 @@ _MOST_DIMENSIONS = 64
 
 def import_network(
     source: FilePath | Model,
-    loss: LossName | CustomLoss | None,
+    loss: LossLike | CustomLoss | None,
     output: str | None,
     output_activation: ActivationName | None,
 ) -> Network:
@@ -117,12 +117,13 @@ def _stored_loss(model: Model) -> Any:
         if model.producer_name == "nncore" and entry.key == "architecture":
             try:
                 loss = json.loads(entry.value)["loss"]
-            except (LookupError, RecursionError, TypeError, ValueError):
-                loss = None
-            if not isinstance(loss, str):
-                raise ValueError(f"its metadata hold no architecture, got {entry.value!r}")
-            # Others are the user's own, or a newer version's.
-            return loss if loss in LOSSES else None
+                name, *threshold = [loss] if isinstance(loss, str) else loss
+                # Others are the user's own, or a newer version's.
+                if name not in LOSSES:
+                    return None
+                return (name, float(*threshold)) if threshold else name
+            except (LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+                raise ValueError(f"its metadata hold no architecture: {error}") from error
     return None
 
 
@@ -313,14 +314,13 @@ def _add(graph: _Graph, node: Node) -> tuple[str, Step]:
 
 def _activation(graph: _Graph, node: Node) -> tuple[str, Step]:
     where, activation = _where(node), _ACTIVATIONS[node.op_type]
-    for name, ours in OPERATORS[activation].attributes.items():
-        # The defaults of ONNX are the same.
-        value = _attribute(node, name, "i" if isinstance(ours, int) else "f", ours)
-        if name == "axis" and value == -1:
-            value = 1
-        if not math.isclose(value, ours, rel_tol=1e-6):
-            raise ValueError(f"{where} has {name} {value:g}, and nncore has only {ours:g}")
-    return _input(node, 0), lambda layers: layers.activate(where, activation)
+    slope = None
+    if name := OPERATORS[activation].slope:
+        # The shortest decimal number that is the attribute in float32.
+        slope = float(str(np.float32(_attribute(node, name, "f", SLOPES[activation]))))
+    if activation is Activation.SOFTMAX and _attribute(node, "axis", "i", -1) not in (1, -1):
+        raise ValueError(f"{where} must have axis 1")
+    return _input(node, 0), lambda layers: layers.activate(where, activation, slope)
 
 
 def _gelu(graph: _Graph, node: Node) -> tuple[str, Step]:

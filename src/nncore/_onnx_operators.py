@@ -21,6 +21,8 @@ class Operator(NamedTuple):
     ----------
     name : str
     attributes : dict
+    slope : str
+        The name of the attribute that is σ's slope, "" if it has none.
     opset : int
         The version of ONNX's operators that it came with.
     times_z : bool
@@ -29,6 +31,7 @@ class Operator(NamedTuple):
 
     name: str
     attributes: Mapping[str, Any] = MappingProxyType({})
+    slope: str = ""
     opset: int = LOWEST_OPSET
     times_z: bool = False
 
@@ -38,8 +41,8 @@ OPERATORS: dict[Activation, Operator] = {
     Activation.SIGMOID: Operator("Sigmoid"),
     Activation.TANH: Operator("Tanh"),
     Activation.RELU: Operator("Relu"),
-    Activation.LEAKY_RELU: Operator("LeakyRelu", {"alpha": 0.01}),
-    Activation.ELU: Operator("Elu", {"alpha": 1.0}),
+    Activation.LEAKY_RELU: Operator("LeakyRelu", slope="alpha"),
+    Activation.ELU: Operator("Elu", slope="alpha"),
     Activation.SOFTPLUS: Operator("Softplus"),
     Activation.EXPONENTIAL: Operator("Exp"),
     # Swish, from opset 24 on, is one node, but few runtimes have it yet.

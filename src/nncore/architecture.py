@@ -186,16 +186,6 @@ class Architecture:
             return self.custom_loss
         return cast(LossLike, _named(self.loss, self.threshold, _THRESHOLDS))
 
-    @property
-    def names(self) -> dict[str, Any]:
-        """The arguments of `from_names`."""
-        return {
-            "sizes": self.sizes,
-            "activation": self.given_activations,
-            "loss": self.given_loss,
-            "dtype": self.dtype.name,
-        }
-
     def with_dtype(self, dtype: DType) -> Architecture:
         """Return the same architecture in another dtype."""
         return replace(self, dtype=_as_dtype(dtype))

@@ -12,7 +12,7 @@ from ._arrays import check_finite
 from ._checks import one_of
 from .architecture import ACTIVATIONS, FLOATS, Architecture, default_loss
 from .enums import Activation
-from .typing import ActivationName, CustomLoss, LossName
+from .typing import ActivationName, CustomLoss, LossLike
 
 if TYPE_CHECKING:
     from .network import Network
@@ -28,6 +28,7 @@ class _Layer:
     W: Array
     b: Array
     activation: Activation = Activation.IDENTITY
+    slope: float | None = None
 
 
 class ImportedLayers:
@@ -65,9 +66,10 @@ class ImportedLayers:
         with np.errstate(over="ignore", invalid="ignore"):
             layer.b = layer.b + b.reshape(-1)
 
-    def activate(self, where: str, activation: Activation) -> None:
-        """Apply σ other than the identity."""
-        self._open_layer(where).activation = activation
+    def activate(self, where: str, activation: Activation, slope: float | None = None) -> None:
+        """Apply σ other than the identity, with its slope if it has one."""
+        layer = self._open_layer(where)
+        layer.activation, layer.slope = activation, slope
 
     def _open_layer(self, where: str) -> _Layer:
         """Return the last layer if it has no activation yet."""
@@ -85,7 +87,7 @@ class ImportedLayers:
 
     def as_network(
         self,
-        loss: LossName | CustomLoss | None = None,
+        loss: LossLike | CustomLoss | None = None,
         output_activation: ActivationName | None = None,
     ) -> Network:
         """Return a network with copies of the parameters.
@@ -109,17 +111,20 @@ class ImportedLayers:
         for where, expected in self._dtypes:
             if expected != dtype:
                 raise ValueError(f"{where} must be in {dtype} like the first layer, got {expected}")
-        activations = [layer.activation for layer in self._layers]
+        output = self._layers[-1].activation
+        names: list[Any] = [
+            name if layer.slope is None else (name, layer.slope)
+            for layer, name in ((layer, layer.activation.name.lower()) for layer in self._layers)
+        ]
         if output_activation is not None:
-            if activations[-1] is not Activation.IDENTITY:
+            if output is not Activation.IDENTITY:
                 raise ValueError(
                     "output_activation must be None unless the outputs have no activation, got "
-                    f"{output_activation!r} and {activations[-1].name.lower()} outputs"
+                    f"{output_activation!r} and {names[-1]!r} outputs"
                 )
-            activations[-1] = one_of("output_activation", output_activation, ACTIVATIONS)
-        names: Any = [activation.name.lower() for activation in activations]
-        if loss is None:
-            loss = default_loss(activations[-1])
+            output = one_of("output_activation", output_activation, ACTIVATIONS)
+            names[-1] = output_activation
+        loss = default_loss(output) if loss is None else loss
         architecture = Architecture.from_names(sizes, names, loss, dtype)
         parts = []
         for layer in self._layers:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .enums import Activation
 from .importing import ImportedLayers
-from .typing import ActivationName, CustomLoss, LossName
+from .typing import ActivationName, CustomLoss, LossLike
 
 if TYPE_CHECKING:
     import keras
@@ -15,25 +15,26 @@ if TYPE_CHECKING:
 
 __all__ = ["from_keras"]
 
-# By the names of functions in keras.activations.
-_ACTIVATIONS = {
-    "elu": Activation.ELU,
-    "exponential": Activation.EXPONENTIAL,
-    "gelu": Activation.GELU,
-    "linear": Activation.IDENTITY,
-    "relu": Activation.RELU,
-    "sigmoid": Activation.SIGMOID,
-    "silu": Activation.SILU,
-    "softmax": Activation.SOFTMAX,
-    "softplus": Activation.SOFTPLUS,
-    "tanh": Activation.TANH,
+# By the names of functions in keras.activations, with the default of a slope.
+_ACTIVATIONS: dict[str, tuple[Activation, float | None]] = {
+    "elu": (Activation.ELU, 1.0),
+    "exponential": (Activation.EXPONENTIAL, None),
+    "gelu": (Activation.GELU, None),
+    "leaky_relu": (Activation.LEAKY_RELU, 0.2),
+    "linear": (Activation.IDENTITY, None),
+    "relu": (Activation.RELU, None),
+    "sigmoid": (Activation.SIGMOID, None),
+    "silu": (Activation.SILU, None),
+    "softmax": (Activation.SOFTMAX, None),
+    "softplus": (Activation.SOFTPLUS, None),
+    "tanh": (Activation.TANH, None),
 }
 
 
 def from_keras(
     model: keras.Sequential,
     *,
-    loss: LossName | CustomLoss | None = None,
+    loss: LossLike | CustomLoss | None = None,
     output_activation: ActivationName | None = None,
 ) -> Network:
     """Return a network with the layers and parameters of a Keras model.
@@ -98,6 +99,7 @@ def from_keras(
             if layer.activation not in functions:
                 name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
                 raise ValueError(f"{where} has the activation {name!r}, which nncore lacks")
-            if functions[layer.activation] is not Activation.IDENTITY:
-                layers.activate(where, functions[layer.activation])
+            activation, slope = functions[layer.activation]
+            if activation is not Activation.IDENTITY:
+                layers.activate(where, activation, slope)
     return layers.as_network(loss, output_activation)

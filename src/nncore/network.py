@@ -328,7 +328,7 @@ class Network(Strict):
         dtype : {"float32", "float64"}, optional
             Of parameters, inputs and outputs; by default the network's. ONNX Runtime executes
             "leaky_relu", "elu", "softplus", "gelu" and "gelu_tanh" in float32 only, and ONNX stores
-            the slope of "leaky_relu" in float32.
+            slopes of "leaky_relu" and "elu" in float32.
 
         Returns
         -------

@@ -21,7 +21,8 @@ from ._files import FilePath, replacing
 from ._onnx_import import import_network
 from ._onnx_operators import LOWEST_OPSET, OPERATORS, import_onnx
 from .architecture import Architecture
-from .typing import ActivationName, CustomLoss, DType, LossName
+from .persistence import encode_architecture
+from .typing import ActivationName, CustomLoss, DType, LossLike
 
 if TYPE_CHECKING:
     from .network import Network
@@ -146,7 +147,7 @@ class ModelGraph(Graph):
         # ONNX Runtime shows these, but not the producer's version.
         metadata = {
             "nncore_version": model.producer_version,
-            "architecture": json.dumps(architecture.names),
+            "architecture": json.dumps(encode_architecture(architecture)),
         }
         helper.set_model_props(model, metadata)
         return model
@@ -193,18 +194,19 @@ def add_layers(
         The names of A^0 and A^L.
     """
     A = input_name
-    layers = zip(*architecture.views(parameters), architecture.activations, strict=True)
-    for l, (W, b, activation) in enumerate(layers, start=1):
+    layers = zip(architecture.layers, *architecture.views(parameters), strict=True)
+    for l, (layer, W, b) in enumerate(layers, start=1):
         inputs = [A, graph.constant(f"weights.{l}", W), graph.constant(f"biases.{l}", b)]
         A = output_name if l == len(architecture.layers) else graph.unique(f"A.{l}")
-        operator = OPERATORS.get(activation)
+        operator = OPERATORS.get(layer.activation)
         if operator is None:
             graph.node("Gemm", inputs, A)
         else:
             Z = graph.unique(f"Z.{l}")
             graph.node("Gemm", inputs, Z)
             factor = graph.unique(f"factor.{l}") if operator.times_z else A
-            graph.node(operator.name, [Z], factor, **operator.attributes)
+            slope = {operator.slope: layer.slope} if operator.slope else {}
+            graph.node(operator.name, [Z], factor, **operator.attributes, **slope)
             if operator.times_z:
                 graph.node("Mul", [Z, factor], A)
 
@@ -236,7 +238,7 @@ def save_model(path: FilePath, model: Any) -> None:
 def from_onnx(
     source: FilePath | Any,
     *,
-    loss: LossName | CustomLoss | None = None,
+    loss: LossLike | CustomLoss | None = None,
     output: str | None = None,
     output_activation: ActivationName | None = None,
 ) -> Network:

@@ -98,7 +98,17 @@ def test_model_of_keras(path: Path) -> None:
     keras = pytest.importorskip("keras")
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,))])
-    for name in ("relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "linear"):
+    for name in (
+        "relu",
+        "leaky_relu",
+        "elu",
+        "sigmoid",
+        "tanh",
+        "softplus",
+        "silu",
+        "gelu",
+        "linear",
+    ):
         model.add(layers.Dense(5, activation=name))
         model.add(layers.Dropout(0.5))
     model.add(layers.Dense(3, activation="softmax"))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
 from .._files import FilePath
+from ..enums import Activation
 from ..onnx import Graph, ModelGraph, add_layers, as_exported, save_model
 from ..typing import DType
 
@@ -96,7 +97,7 @@ class EstimatorOutputs:
             self._add_layers(graph, input_name, p)
             graph.node("Sub", [one, p], rest)
             graph.node("Concat", [rest, p], probabilities, axis=1)
-        elif self.architecture.activation_names[-1] == "softmax":
+        elif self.architecture.activations[-1] is Activation.SOFTMAX:
             self._add_layers(graph, input_name, probabilities)
         else:
             axes = graph.constant("axes", np.array([1]))

@@ -123,7 +123,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     lowest = lowest_opset(outputs.architecture)
     if container.target_opset < lowest:
         raise ValueError(
-            f"target_opset must be at least {lowest} for {outputs.architecture.activation_names}, "
+            f"target_opset must be at least {lowest} for {outputs.architecture.given_activations}, "
             f"got {container.target_opset}"
         )
     graph = _ContainerGraph(scope, container)
