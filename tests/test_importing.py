@@ -46,15 +46,21 @@ def test_network_has_copies_of_the_parameters() -> None:
     np.testing.assert_array_equal(layers.as_network().weights[0], W)
 
 
-def test_biases_add_up_and_are_0_without_any() -> None:
+@pytest.mark.parametrize(
+    ("bias", "expected"),
+    [(c, c), (c[np.newaxis], c), (np.array(2, "f4"), 2), (np.array([2], "f4"), 2)],
+)
+def test_bias_may_be_a_row_or_a_number(bias: Any, expected: Any) -> None:
+    layers = ImportedLayers()
+    layers.multiply("one", U)
+    layers.add("one", bias)
+    np.testing.assert_array_equal(layers.as_network().biases[0], np.broadcast_to(expected, 2))
+
+
+def test_layer_without_bias_has_zeros() -> None:
     layers = ImportedLayers()
     layers.multiply("one", W)
-    layers.multiply("two", U)
-    for shift in (c, c[np.newaxis], np.array(2, "f4"), np.array([3], "f4")):
-        layers.add("two", shift)
-    net = layers.as_network()
-    np.testing.assert_array_equal(net.biases[0], 0)
-    np.testing.assert_allclose(net.biases[1], 2 * c + 5, rtol=1e-6)
+    np.testing.assert_array_equal(layers.as_network().biases[0], np.zeros(3))
 
 
 @pytest.mark.parametrize("loss", Loss)
@@ -85,14 +91,24 @@ def change(*calls: tuple[Any, ...]) -> Callable[[], object]:
         (change(("multiply", np.ones((2, 0), "f4"))), "here must have weights of shape"),
         (change(("multiply", np.ones((2, 2), "f2"))), "here must have weights .* in float16"),
         (change(("multiply", np.ones((2, 2)))), "here must be in float32 like the first layer"),
-        (change(("add", np.ones(2))), "here must be in float32 like the first layer"),
-        (change(("add", b)), r"here must have a bias of shape \(2,\), got \(3,\)"),
+        (change(("add", c)), "here follows a layer that has a bias"),
+        (
+            change(("multiply", np.eye(2, dtype="f4")), ("add", np.ones(2))),
+            "here must be in float32 like the first layer",
+        ),
+        (
+            change(("multiply", np.eye(2, dtype="f4")), ("add", b)),
+            r"here must have a bias of shape \(2,\), got \(3,\)",
+        ),
         (change(("activate", Activation.SOFTMAX), ("multiply", U.T)), "here follows a softmax"),
         (change(("activate", Activation.RELU), ("activate", Activation.RELU)), "here does not dir"),
         (change(("activate", Activation.RELU), ("add", c)), "here does not directly follow"),
         (change(("expect_columns", 3)), "here is for 3 columns, not 2"),
         (change(("expect_dtype", np.dtype("f8"))), "here must be in float32 like the first layer"),
-        (change(("add", np.array([np.nan, 0], "f4"))), "the bias of two must be finite, got nan"),
+        (
+            change(("multiply", np.eye(2, dtype="f4")), ("add", np.array([0, np.nan], "f4"))),
+            "the bias of here must be finite, got nan",
+        ),
         (change(("multiply", np.full((2, 2), np.inf, "f4"))), "the weights of here must be finite"),
     ],
 )

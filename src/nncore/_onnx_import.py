@@ -185,8 +185,8 @@ class _Graph:
             name, step = reader(self, node)
             nodes.append(node)
             steps.append(step)
-        if name not in self._inputs:
-            raise ValueError(f"no node computes {name!r}")
+        if name not in self._inputs or name in self._constants:
+            raise ValueError(f"{name!r} is neither computed by a node nor an input")
         layers = ImportedLayers()
         self._expect_columns(layers, name, [_kind(node) for node in reversed(nodes)])
         for step in reversed(steps):
@@ -234,8 +234,8 @@ class _Graph:
         return values
 
 
-# What nodes say. Each function returns the name of the value that a node is applied to, and the
-# step to take. A value of several uses, as in a network with branches, is no input of such a node.
+# One function for each operator. It returns the name of the value that the node is applied to, and
+# the step to take in the order of the data.
 
 
 def _input(node: Node, i: int) -> str:
@@ -399,7 +399,7 @@ def _reshape(graph: _Graph, node: Node) -> tuple[str, Step]:
     if keeps_rows and shape[1] == -1:
         return _nothing(graph, node)
     if shape.shape != (2,) or shape.dtype.kind != "i" or shape[1] < 1:
-        raise ValueError(f"{where} must keep rows, got shape {shape.tolist()[:9]}")
+        raise ValueError(f"{where} must keep rows, got shape {shape.reshape(-1).tolist()[:9]}")
     columns = int(shape[1])
     return _input(node, 0), lambda layers: layers.expect_columns(where, columns)
 

@@ -26,9 +26,15 @@ Array = npt.NDArray[Any]
 class _Layer:
     where: str
     W: Array
-    b: Array
+    b: Array | None = None
     activation: Activation = Activation.IDENTITY
     slope: float | None = None
+
+    @property
+    def given_activation(self) -> Any:
+        """σ as `nncore.Network` takes it."""
+        name = self.activation.name.lower()
+        return name if self.slope is None else (name, self.slope)
 
 
 class ImportedLayers:
@@ -54,17 +60,18 @@ class ImportedLayers:
             raise ValueError(f"{where} follows a softmax, which only the output layer may have")
         self.expect_columns(where, W.shape[0])
         self.expect_dtype(where, W.dtype)
-        self._layers.append(_Layer(where, W, np.zeros(W.shape[1], W.dtype)))
+        self._layers.append(_Layer(where, W))
 
     def add(self, where: str, b: Array) -> None:
         """Add b of shape (n_l,) or (1, n_l), or with a single element, to the product."""
         layer = self._open_layer(where)
-        n = layer.b.size
+        n = layer.W.shape[1]
+        if layer.b is not None:
+            raise ValueError(f"{where} follows a layer that has a bias")
         if b.shape not in {(), (1,), (1, 1), (n,), (1, n)}:
             raise ValueError(f"{where} must have a bias of shape ({n},), got {b.shape}")
         self.expect_dtype(where, b.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            layer.b = layer.b + b.reshape(-1)
+        layer.b = b
 
     def activate(self, where: str, activation: Activation, slope: float | None = None) -> None:
         """Apply σ other than the identity, with its slope if it has one."""
@@ -103,7 +110,7 @@ class ImportedLayers:
 
         if not self._layers:
             raise ValueError("it has no matrix product")
-        sizes = [self._layers[0].W.shape[0], *(layer.b.size for layer in self._layers)]
+        sizes = [self._layers[0].W.shape[0], *(layer.W.shape[1] for layer in self._layers)]
         dtype = self._layers[0].W.dtype
         for where, l, n in self._columns:
             if sizes[l] != n:
@@ -112,10 +119,7 @@ class ImportedLayers:
             if expected != dtype:
                 raise ValueError(f"{where} must be in {dtype} like the first layer, got {expected}")
         output = self._layers[-1].activation
-        names: list[Any] = [
-            name if layer.slope is None else (name, layer.slope)
-            for layer, name in ((layer, layer.activation.name.lower()) for layer in self._layers)
-        ]
+        names = [layer.given_activation for layer in self._layers]
         if output_activation is not None:
             if output is not Activation.IDENTITY:
                 raise ValueError(
@@ -129,8 +133,10 @@ class ImportedLayers:
         parts = []
         for layer in self._layers:
             check_finite(f"the weights of {layer.where}", layer.W, dtype)
-            check_finite(f"the bias of {layer.where}", layer.b[np.newaxis], dtype)
-            parts += [layer.W.reshape(-1), layer.b]
+            bias = np.zeros(1, dtype) if layer.b is None else layer.b.reshape(-1)
+            b = np.broadcast_to(bias, layer.W.shape[1])
+            check_finite(f"the bias of {layer.where}", b[np.newaxis], dtype)
+            parts += [layer.W.reshape(-1), b]
         network = Network.from_architecture(architecture)
         network.parameters = np.concatenate(parts)
         return network

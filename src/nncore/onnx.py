@@ -25,6 +25,8 @@ from .persistence import encode_architecture
 from .typing import ActivationName, CustomLoss, DType, LossLike
 
 if TYPE_CHECKING:
+    import onnx
+
     from .network import Network
 
 __all__ = [
@@ -83,7 +85,8 @@ class ModelGraph(Graph):
         for name in names:
             if not isinstance(name, str) or not name or names.count(name) > 1:
                 raise ValueError(
-                    f"the names of inputs and outputs must be different strings, got {names}"
+                    "input_name and the names of outputs must be different, non-empty strings, "
+                    f"got {names}"
                 )
         self._names = set(names)
         self._nodes: list[Any] = []
@@ -113,7 +116,7 @@ class ModelGraph(Graph):
 
     def model(
         self, input_name: str, outputs: Mapping[str, tuple[npt.DTypeLike, int | None]]
-    ) -> Any:
+    ) -> onnx.ModelProto:
         """Return the ModelProto.
 
         Parameters
@@ -137,7 +140,7 @@ class ModelGraph(Graph):
             self._constants,
         )
         opsets = [helper.make_opsetid("", self._opset)]
-        model = helper.make_model(
+        model: onnx.ModelProto = helper.make_model(
             graph,
             opset_imports=opsets,
             ir_version=helper.find_min_ir_version_for(opsets),
@@ -219,7 +222,7 @@ def to_onnx(
     input_name: str,
     output_name: str,
     dtype: DType | None,
-) -> Any:
+) -> onnx.ModelProto:
     """Return a ModelProto; `Network.to_onnx` describes it."""
     architecture, parameters = as_exported(architecture, parameters, dtype)
     graph = ModelGraph(opset, architecture, [input_name, output_name])
@@ -228,7 +231,7 @@ def to_onnx(
     return graph.model(input_name, outputs)
 
 
-def save_model(path: FilePath, model: Any) -> None:
+def save_model(path: FilePath, model: onnx.ModelProto) -> None:
     """Write a ModelProto to a file; `Network.save_onnx` describes errors and guarantees."""
     data = model.SerializeToString()
     with replacing(path) as file:
@@ -236,7 +239,7 @@ def save_model(path: FilePath, model: Any) -> None:
 
 
 def from_onnx(
-    source: FilePath | Any,
+    source: FilePath | onnx.ModelProto,
     *,
     loss: LossLike | CustomLoss | None = None,
     output: str | None = None,

@@ -151,9 +151,9 @@ def test_metadata_hold_version_and_architecture() -> None:
         ({"opset": 12}, ValueError, "opset must be"),
         ({"opset": 1000}, ValueError, "opset must be"),
         ({"opset": "17"}, TypeError, "opset must be"),
-        ({"input_name": ""}, ValueError, "names of inputs and outputs"),
-        ({"input_name": "Y"}, ValueError, "names of inputs and outputs"),
-        ({"output_name": 3}, ValueError, "names of inputs and outputs"),
+        ({"input_name": ""}, ValueError, "input_name and the names of outputs"),
+        ({"input_name": "Y"}, ValueError, "input_name and the names of outputs"),
+        ({"output_name": 3}, ValueError, "input_name and the names of outputs"),
         ({"dtype": "float16"}, ValueError, "dtype must be"),
     ],
 )

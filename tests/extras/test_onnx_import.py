@@ -204,8 +204,9 @@ def test_invalid_arguments_are_named(options: Any, error: type[Exception], messa
 
 
 def test_source_must_be_a_path_or_a_model() -> None:
+    source: Any = 3
     with pytest.raises(TypeError, match="path must be a str or os"):
-        nncore.from_onnx(3)
+        nncore.from_onnx(source)
 
 
 # What is refused.
@@ -260,9 +261,18 @@ def test_source_must_be_a_path_or_a_model() -> None:
         ("Z = Gemm(X, W) S = Tanh(Z) [n] Y = Mul(Z, S)", r"node 'n' \(Mul\) is no part"),
         ('Z = Gemm(X, W) [n] Y = Gelu<approximate = "x">(Z)', r"\(Gelu\) has approximate b'x'"),
         ("Z = Gemm(X, W) [n] Y = Concat<axis = 1>(Z, Z)", r"node 'n' \(Concat\) is no part"),
-        ("Y = Identity(W)", "no node computes 'W'"),
+        ("Y = Identity(W)", "'W' is neither computed by a node nor an input"),
+        ("Y = Gemm(V, U)", "'V' is neither computed by a node nor an input"),
+        (
+            "s = Constant<value = int64 {4}>() [n] F = Reshape(X, s) Y = Gemm(F, W)",
+            "must keep rows",
+        ),
+        (
+            "Z = Gemm(X, W, b) [n] Y = Add(Z, b)",
+            r"node 'n' \(Add\) follows a layer that has a bias",
+        ),
         ("Y = Identity(X)", "it has no matrix product"),
-        ("Y = Gemm(Q, W)", "no node computes 'Q'"),
+        ("Y = Gemm(Q, W)", "'Q' is neither computed by a node nor an input"),
         ("Z = Gemm(X, W) A = Relu(Z) [n] Y = Gemm(A, D)", r"node 'n' \(Gemm\) must be in float32"),
     ],
 )
