@@ -235,3 +235,14 @@ def test_only_passes_back_to_the_inputs_take_memory_for_them() -> None:
         assert session.n_bytes == before
         session.jacobian(np.empty((16, 3, 400)), nncore._layout.Examples(X))
         assert session.n_bytes > before
+
+
+def test_dropout_of_earlier_steps_does_not_reach_derivatives() -> None:
+    net = make([5, 40, 3], dtype="float32")
+    X, Y = data(net, 32, np.random.default_rng(4))
+    net.train_on_batch(X, Y, nncore.SGD(0.1), dropout=0.5)
+    other = nncore.Network.from_architecture(net.architecture)
+    other.parameters = net.parameters
+    assert np.array_equal(net.jacobian(X), other.jacobian(X))
+    for mine, expected in zip(net.backward(X, Y), other.backward(X, Y), strict=True):
+        assert np.array_equal(mine, expected)

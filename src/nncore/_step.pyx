@@ -300,13 +300,15 @@ cdef class Workspace(Layout):
     def jacobian(self, cnp.ndarray out not None, Examples examples not None):
         """Set `out`, of shape (n, n_L, n_0), to ∂A^L/∂X."""
         cdef Loss loss = self.loss
+        cdef bint drops = self.drops
         self._prepare_input_deltas()
         self.dX_stride = self.n_out * self.n_in * self.itemsize
         self._begin(examples, None, self.batch_size)
-        self.loss = CUSTOM
+        # The steps before may have dropped units.
+        self.loss, self.drops = CUSTOM, False
         with nogil:
             _jacobian(self, cnp.PyArray_BYTES(out))
-        self.loss = loss
+        self.loss, self.drops = loss, drops
         self.dX = NULL
         self._end()
 
