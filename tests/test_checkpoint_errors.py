@@ -324,3 +324,12 @@ def test_divergence_after_resuming_leaves_the_network_as_in_the_checkpoint(
     stored, optimizer = nncore.load(path, with_optimizer=True)
     assert net.equals(stored)
     assert optimizer.step_count == 1
+
+
+@pytest.mark.parametrize("n_threads", [0, None])
+def test_a_refused_fit_has_not_resumed(n_threads: int | None, stored: Path) -> None:
+    run = Run()
+    # Without a number of threads it is the directory of the next checkpoint that is refused.
+    checkpoint = Checkpoint(stored if n_threads == 0 else stored.parent / "missing" / "run")
+    with refused((ValueError, OSError), unchanged=[run.net, run.optimizer, run.seed]):
+        run.fit(checkpoint, resume=stored, n_threads=n_threads)

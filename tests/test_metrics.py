@@ -234,3 +234,11 @@ def test_a_function_that_returns_no_number_is_named() -> None:
     net, X, Y = problem()
     with pytest.raises(TypeError, match="the metric 'no_number' must be a real number, got 'good'"):
         net.fit(X, Y, metrics=[no_number], training_metrics=True)
+
+
+def test_accuracy_of_a_single_class_counts_indices_and_one_hot_targets_alike() -> None:
+    net = nncore.Network([4, 1], loss="cross_entropy", seed=0)
+    X = np.random.default_rng(0).random((6, 4))
+    for Y in (np.zeros(6, np.intp), np.ones((6, 1))):
+        history = net.fit(X, Y, metrics=["accuracy"], training_metrics=True)
+        assert history.metrics["accuracy"] == [1.0]

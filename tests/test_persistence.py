@@ -11,6 +11,7 @@ from helpers import every_optimizer, make, problem, refused
 from safetensors.numpy import load_file
 
 import nncore
+from nncore._values import decode, encode
 
 FILES = Path(__file__).parent / "files"
 
@@ -218,3 +219,13 @@ def test_loading_an_optimizer_that_is_not_there_is_refused(tmp_path: Path) -> No
     make([4, 2]).save(tmp_path / "net")
     with pytest.raises(ValueError, match=r"net' holds no optimizer; net.save\(path, optimizer\)"):
         nncore.load(tmp_path / "net", with_optimizer=True)
+
+
+def test_keys_with_dots_and_empty_texts_are_stored() -> None:
+    values = {"a": {"b": np.arange(3)}, "a.b": np.ones(2), "none": np.array([], "U5")}
+    tensors: dict[str, Any] = {}
+    restored = decode(encode("state", values, tensors), tensors)
+    assert not tensors
+    assert np.array_equal(restored["a"]["b"], np.arange(3))
+    assert np.array_equal(restored["a.b"], np.ones(2))
+    assert restored["none"].shape == (0,)

@@ -273,3 +273,23 @@ def test_a_file_that_is_no_log_is_not_overwritten(name: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="path must lead to no file or to a log"):
         Log(path)
     assert path.read_text() == "x,y\n1,2\n"
+
+
+def test_a_log_whose_write_failed_goes_on_with_whole_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.csv"
+    log = Log(path)
+    log(epoch_end(1))
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        with path.open("a") as file:
+            file.write("2,0.1")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nncore.reports.open", full, raising=False)
+        with pytest.raises(OSError, match="disk full"):
+            log(epoch_end(2))
+    log(epoch_end(2))
+    assert [row["epoch"] for row in read(path)] == [1, 2]

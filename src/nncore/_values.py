@@ -66,6 +66,8 @@ def encode(name: str, value: object, tensors: Tensors) -> Any:
 
 def _encode_array(name: str, array: Array, tensors: Tensors) -> Any:
     kind = array.dtype.kind
+    while name in tensors:  # keys with dots may give the same name twice
+        name += "_"
     if kind == "O":
         for item in array.flat:
             if not isinstance(item, str):
@@ -76,7 +78,7 @@ def _encode_array(name: str, array: Array, tensors: Tensors) -> Any:
         return {"$strings": [list(array.shape), array.reshape(-1).tolist()]}
     if kind == "U":
         codes = np.array(array, array.dtype.newbyteorder("="), order="C", ndmin=1)
-        tensors[name] = codes.view(np.uint32).reshape(*array.shape, -1)
+        tensors[name] = codes.view(np.uint32).reshape(*array.shape, codes.itemsize // 4)
         return {"$text": name}
     if kind not in "biuf" or array.itemsize > 8:
         raise TypeError(

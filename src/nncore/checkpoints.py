@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ._checks import as_integer, as_real
 from ._files import Contents, FilePath, as_path, write
 from ._values import encode
+from .architecture import Architecture
 from .history import Callback
 from .optimizers import Optimizer
 from .persistence import Stored, encode_optimizer, encode_stored
@@ -23,7 +24,7 @@ from .resuming import Record
 from .session import Session
 from .training import Position
 
-__all__ = ["Checkpoint", "Writer", "split_checkpoint", "writing"]
+__all__ = ["Checkpoint", "Writer", "check_storable", "split_checkpoint", "writing"]
 
 Array = npt.NDArray[Any]
 
@@ -118,6 +119,23 @@ def split_checkpoint(
     return others, checkpoints[0] if checkpoints else None
 
 
+def check_storable(
+    checkpoint: Checkpoint, record: Record, optimizer: Optimizer, architecture: Architecture
+) -> None:
+    """Raise an error if a checkpoint of the fit could not be written, before it begins.
+
+    Raises
+    ------
+    OSError
+        The path has no directory.
+    TypeError
+        The optimizer or the state of a callback cannot be stored in a file.
+    """
+    os.stat(os.path.dirname(os.path.realpath(checkpoint.path)))
+    encode_optimizer(optimizer, architecture, {})
+    encode("checkpoint", record.values(), {})
+
+
 class Writer:
     """Writes the checkpoints of one fit, each in a thread of its own.
 
@@ -155,10 +173,6 @@ class Writer:
         self._begin = 0.0, 0
 
     def __enter__(self) -> Writer:
-        # What cannot be stored or has no directory must not show after hours.
-        os.stat(os.path.dirname(os.path.realpath(self._checkpoint.path)))
-        encode_optimizer(self._optimizer, self._architecture, {})
-        encode("checkpoint", self._record.values(), {})
         return self
 
     def __exit__(

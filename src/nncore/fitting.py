@@ -11,9 +11,10 @@ import numpy.typing as npt
 from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._files import FilePath
+from ._threads import as_n_threads
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks
-from .checkpoints import split_checkpoint, writing
+from .checkpoints import check_storable, split_checkpoint, writing
 from .evaluation import Evaluation, Part
 from .hints import hint_at_large_inputs, hint_at_unreachable_targets
 from .history import Callback, EpochEnd, History
@@ -60,6 +61,8 @@ def fit(
     optimizer = as_optimizer(optimizer)
     optimizer.check(architecture)
     network.check_writeable()
+    if n_threads is not None:
+        as_n_threads(n_threads, 0, 0)
     shuffle = as_bool("shuffle", shuffle)
     rng = as_generator(seed)
     examples, weight = as_training_examples(X, Y, sample_weight, architecture)
@@ -103,6 +106,8 @@ def fit(
         if validation is not None:
             settings |= fingerprints("validation ", validation.examples, architecture.dtype)
     record = Record(settings, rng, options, checked_callbacks)
+    if checkpoint is not None:
+        check_storable(checkpoint, record, optimizer, architecture)
     n_batches = -(-training.n // batch_size)
     if resume is None or not record.resume(resume, network, optimizer, epochs, n_batches):
         record.begin()

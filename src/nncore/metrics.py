@@ -73,7 +73,9 @@ def _accuracy(architecture: Architecture) -> _Function:
             "metrics must suit the network: 'accuracy' needs sigmoid or softmax outputs, "
             f"got {output.name.lower()}"
         )
-    has_labels = architecture.sizes[-1] == 1 or architecture.loss == Loss.BINARY_CROSS_ENTROPY
+    has_labels = output == Activation.SIGMOID and (
+        architecture.sizes[-1] == 1 or architecture.loss == Loss.BINARY_CROSS_ENTROPY
+    )
     return _label_accuracy if has_labels else _class_accuracy
 
 

@@ -75,6 +75,7 @@ class Log:
         header, line = self._lines(row)
         if self._epoch != end.epoch - 1 > 0:
             self._keep_rows_before(end.epoch, header)
+        self._epoch = -1  # after an error the row may be incomplete
         with open(self.path, "a" if end.epoch > 1 else "w", encoding="utf-8", newline="") as file:
             file.write(line if file.tell() else header + line)
         self._epoch = end.epoch
@@ -111,7 +112,7 @@ class Log:
         """Return whether the line is a complete row of an epoch before this one."""
         try:
             found = int(line.partition(b",")[0]) if self._is_csv else json.loads(line)["epoch"]
-        except ValueError:
+        except (KeyError, TypeError, ValueError):
             return False
         return line.endswith(b"\n") and bool(found < epoch)
 
