@@ -31,6 +31,7 @@ static real *matrix(ptrdiff_t n_rows, ptrdiff_t n) {
 int add_seconds(double seconds[4], int n_layers, const ptrdiff_t *sizes, ptrdiff_t batch_size,
                 ptrdiff_t span, ptrdiff_t tile_panels, int steps) {
     const nncore_kernels *kernels = &TABLE;
+    const nncore_sigma sigma = {.kind = NNCORE_IDENTITY};
     const ptrdiff_t width = kernels->panel_width, step = tile_panels * width;
     const ptrdiff_t capacity = batch_size % 8 ? batch_size : batch_size + 5;
     real *A[MOST_LAYERS + 1] = {0}, *delta[MOST_LAYERS + 1] = {0};
@@ -51,12 +52,12 @@ int add_seconds(double seconds[4], int n_layers, const ptrdiff_t *sizes, ptrdiff
             const ptrdiff_t n_rows = span < batch_size - row ? span : batch_size - row;
             double begin = now();
             for (int l = 0; l < n_layers; l++)
-                kernels->forward(A[l + 1], NULL, A[l], 0, W[l], b[l], NNCORE_IDENTITY, row, n_rows,
-                                 capacity, sizes[l], sizes[l + 1]);
+                kernels->forward(A[l + 1], NULL, A[l], 0, W[l], b[l], sigma, row, n_rows, capacity,
+                                 sizes[l], sizes[l + 1]);
             seconds[0] += now() - begin, begin = now();
             for (int l = n_layers - 1; l > 0; l--)
-                kernels->delta(delta[l], delta[l + 1], T[l], A[l], NNCORE_IDENTITY, row, n_rows,
-                               capacity, sizes[l], sizes[l + 1]);
+                kernels->delta(delta[l], delta[l + 1], T[l], A[l], sigma, row, n_rows, capacity,
+                               sizes[l], sizes[l + 1]);
             seconds[1] += now() - begin;
         }
         for (int l = 0; l < n_layers; l++)
