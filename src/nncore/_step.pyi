@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._layout import Counter, Examples, FlatVector, Layout
-from ._team import Team
+from ._items import Items
+from ._layout import Counter, Examples, FlatVector
 from .optimizers import Rule
 from .session import StepOptions
 
 def span_of(batch_size: int, n_parameters: int, blas: bool) -> int: ...
 def spans_of(span: int, parameter_bytes: int, l2: int) -> int: ...
 
-class Workspace(Layout):
+class Workspace(Items):
     step_count: int
     @property
     def done(self) -> int: ...
@@ -22,8 +22,6 @@ class Workspace(Layout):
     def knows_rates(self, n_steps: int) -> bool: ...
     @property
     def learning_rate(self) -> float: ...
-    @property
-    def team(self) -> Team: ...
     def train(
         self,
         examples: Examples,

@@ -1,0 +1,91 @@
+"""The parts of a step's items, for `nncore._step`."""
+
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+
+from nncore._layout cimport Examples, Layout
+from nncore._team cimport Team
+
+
+cdef enum Kind:
+    GRADIENT_DESCENT
+    MOMENTUM
+    ADAM
+    AMSGRAD
+    RMSPROP
+
+
+# What the items of a phase are: one or more spans that go forward, or forward and back, or one of
+# both for the whole batch first, and tiles.
+cdef enum Phase:
+    FORWARD
+    BACKWARD
+    # (1), keeping every layer's activations; then (3) and (4) from ∂E/∂A in the targets' place.
+    ACTIVATE
+    GO_BACK
+    # (5) and (6) on a tile: of plain gradient descent, and of the other rules.
+    DESCEND
+    FUSED
+    # (5) into the gradient's slot, added to what the batches before left there.
+    ACCUMULATE
+    # (5) into the gradient's slot with the L2 terms, and its squared norm.
+    MEASURED
+    # The L2 terms added to the gradient's slot, and its squared norm.
+    MEASURE
+    # (6) from the gradient's slot.
+    UPDATE
+
+
+cdef struct Rule:
+    Kind kind
+    double learning_rate
+    double weight_decay
+    double decoupled_decay
+    double momentum
+    bint nesterov
+    double beta_1
+    double beta_2
+    double rho
+    bint centered
+    double epsilon
+    bint epsilon_uncorrected
+    double penalty
+    double max_norm
+    uint64_t dropout_seed
+
+
+cdef class Items(Layout):
+    cdef:
+        readonly Team team
+        Rule rule
+        # The phase, and the batch that it works on.
+        Phase phase
+        Py_ssize_t first, n_rows
+        Examples examples
+        const Py_ssize_t *order
+        Py_ssize_t n_order
+        bint rows_in_place, drops, checks_rows
+        uint64_t dropout_step, first_example
+        # Of (5): the gradient is scaled and added to what W and b, or the gradient's slot, hold.
+        double scale, beta
+        double step_size, epsilon, decay, clipping
+        # η λ of the decoupled decay.
+        double shrinkage
+        # The spans of the batch, and how many of them an item has.
+        Py_ssize_t n_spans, item_spans
+        # Of each span.
+        double *span_losses
+        double *span_weights
+        # Where each layer's activations go, if anywhere.
+        char **outs
+        # Where δ^0 goes, if anywhere, and the bytes between its rows.
+        char *dX
+        Py_ssize_t dX_stride
+        cnp.ndarray out_array
+
+    cdef void begin(self) noexcept
+
+
+cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil
+
+cdef char *outputs_at(Items w, Py_ssize_t first, Py_ssize_t row) noexcept nogil

@@ -1,0 +1,506 @@
+"""The items of a step's phases: spans of examples, and tiles of W.
+
+A span goes through (1) to (4) by itself; a tile's gradient (5) and update (6) run back to back. The
+products run on the tiles of csrc/products.h or on BLAS, behind the same table of functions. All
+addresses are bytes and all offsets numbers, so one source serves float32 and float64.
+"""
+
+cimport numpy as cnp
+from libc.string cimport memcpy, memset
+
+from nncore._kernels cimport IDENTITY, SOFTMAX
+from nncore._layout cimport (
+    GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Layer, Layout, Slot, Source, Tile,
+    width_of_panel)
+from nncore._tables cimport nncore_sigma
+from nncore._team cimport Team, is_stopped, run_item, stop, watch
+
+import numpy as np
+
+cnp.import_array()
+
+cdef nncore_sigma NO_SIGMA
+NO_SIGMA.kind, NO_SIGMA.slope = IDENTITY, 0
+
+
+cdef class Items(Layout):
+    """A `Layout`, the batch in it, and what the phase in progress does with it."""
+
+    def __init__(self, architecture, batch_size, span, most_spans, n_threads, blas):
+        super().__init__(architecture, batch_size, span, most_spans, n_threads, blas)
+        self.team = Team(n_threads)
+        self.out_array = np.zeros(self.depth, dtype=np.intp)
+        self.outs = <char **> cnp.PyArray_DATA(self.out_array)
+
+    cdef void begin(self) noexcept:
+        """Begin a run of the team."""
+        self.team.begin(<run_item> _shared_item, <void *> self)
+
+
+cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil:
+    """Work on the items of a phase, with the workers that are there, until all are finished."""
+    cdef Py_ssize_t i
+    w.phase = phase
+    # Spans may be abandoned; tiles that change the parameters may not.
+    w.team.may_stop = phase <= GO_BACK
+    if not w.team.has_workers:
+        for i in range(n_items):
+            _item(w, i, 0)
+            if is_stopped(w.team):
+                return
+        return
+    w.team.share(n_items)
+
+
+cdef inline void _item(Items w, Py_ssize_t i, int rank) noexcept nogil:
+    if w.phase <= GO_BACK:
+        _spans(w, i, rank)
+        if rank == 0:
+            watch(w.team, w.item_spans * w.span * w.n_packed)
+        return
+    if w.phase == DESCEND:
+        _descend(w, &w.tiles[i], i)
+    elif w.phase == UPDATE:
+        _update_tile(w, &w.tiles[i])
+    else:
+        _gradient_tile(w, &w.tiles[i], i, rank)
+    if w.tiles_are_checked and (w.phase <= FUSED or w.phase == UPDATE):
+        w.tile_is_finite[i] = w._check_tile(&w.tiles[i])
+
+
+cdef void _shared_item(Items w, Py_ssize_t i, int rank) noexcept nogil:
+    _item(w, i, rank)
+
+
+# Phase 1.
+
+cdef void _spans(Items w, Py_ssize_t i, int rank) noexcept nogil:
+    """(1) to (4), or the phase's part of them, for the spans of item i."""
+    cdef:
+        Py_ssize_t n_item = w.item_spans * w.span
+        Py_ssize_t first = w.first + i * n_item
+        Py_ssize_t n_rows = min(n_item, w.n_rows - i * n_item)
+        # Where the item's rows are in the workspace.
+        Py_ssize_t row = rank * n_item if w.phase == FORWARD else i * n_item
+        char *outputs = outputs_at(w, first, row)
+        char *Y = w.Y + row * w.n_out * w.itemsize
+        const char *sample_weight = NULL
+    if w.examples.sample_weight != NULL:
+        sample_weight = w.sample_weight + row * w.itemsize
+    if w.phase != GO_BACK:
+        if sample_weight != NULL:
+            _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
+        if not _activate(w, outputs, sample_weight, first, row, n_rows) or w.phase == ACTIVATE:
+            return
+        if w.examples.classes == NULL and w.examples.Y.data == NULL:
+            return
+        _gather_targets(w, Y, first, n_rows)
+        _add_losses(w, i * w.item_spans, outputs, Y, sample_weight, n_rows)
+        if w.phase == FORWARD:
+            return
+    _go_back(w, outputs, Y, sample_weight, first, row, n_rows)
+
+
+cdef inline bint _is_row_major(Items w) noexcept nogil:
+    """Whether the outputs are row-major in the workspace. The panel of a single output is, too."""
+    return w.panel_width == 0 or w.n_out == 1
+
+
+cdef char *outputs_at(Items w, Py_ssize_t first, Py_ssize_t row) noexcept nogil:
+    """Where the row-major outputs of the examples from `first` on are, or will be."""
+    cdef Py_ssize_t size = w.n_out * w.itemsize
+    if w.outs[w.depth - 1] != NULL:
+        return w.outs[w.depth - 1] + first * size
+    if _is_row_major(w):
+        return w.activations + w.layers[w.depth - 1].A * w.itemsize + row * size
+    return w.outputs + row * size
+
+
+cdef bint _activate(
+    Items w, char *outputs, const char *sample_weight, Py_ssize_t first, Py_ssize_t row,
+    Py_ssize_t n_rows,
+) noexcept nogil:
+    """(1) for some rows. Return False if their inputs were to be checked and are not finite."""
+    cdef:
+        Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
+        const Source *X = &w.examples.X
+        char *examples = w.activations + w.layers[0].A_prev * size
+        char *parameters = w.packed[<int> PARAMETERS]
+        const char *A_prev
+        char *A
+        char *derivatives
+        Layer *layer
+        bint is_row_major = _is_row_major(w)
+        nncore_sigma sigma
+    if w.rows_in_place:
+        A_prev = X.data + (first - row) * X.row_stride
+        A_stride = X.row_stride // size
+        if w.checks_rows and not w.kernels.finite(
+                A_prev + row * X.row_stride, n_rows, w.n_in, A_stride):
+            stop(w.team)
+            return False
+    else:
+        A_prev = examples
+        w.kernels.gather(
+            examples, X.data, X.type, X.row_stride, X.column_stride, w.order, w.n_order, first,
+            w.panel_width or w.n_in, row, n_rows, capacity, w.n_in)
+        if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
+            stop(w.team)
+            return False
+    if sample_weight != NULL and w.phase != FORWARD:
+        _clear_weightless(w, examples, sample_weight, row, n_rows)
+    for l in range(w.depth):
+        layer = &w.layers[l]
+        # Softmax needs whole rows, so in panels it waits until they are row-major.
+        sigma = layer.sigma
+        if sigma.kind == SOFTMAX and not is_row_major:
+            sigma.kind = IDENTITY
+        A = w.activations + layer.A * size
+        derivatives = NULL
+        if w.phase != FORWARD and layer.derivatives != layer.A:
+            derivatives = w.activations + layer.derivatives * size
+        w.kernels.forward(
+            A, derivatives, A_prev, A_stride, parameters + layer.W * size,
+            parameters + layer.b * size, sigma, row, n_rows, capacity, layer.n_prev, layer.n)
+        if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
+            _dropout(w, l, A, row, n_rows)
+            if derivatives != NULL:
+                _dropout(w, l, derivatives, row, n_rows)
+        if w.outs[l] != NULL:
+            _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
+        A_prev = A
+        A_stride = 0
+    if not is_row_major:
+        if w.outs[w.depth - 1] == NULL:
+            _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
+        layer = &w.layers[w.depth - 1]
+        if layer.sigma.kind == SOFTMAX:
+            w.kernels.bias_activation(outputs, NULL, NULL, layer.sigma, n_rows, w.n_out)
+    return True
+
+
+cdef void _dropout(
+    Items w, Py_ssize_t l, char *A, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Drop units of layer l + 1, at index l."""
+    cdef Layer *layer = &w.layers[l]
+    w.kernels.dropout(
+        A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1, w.first_example,
+        w.panel_width or layer.n, row, n_rows, w.capacity, layer.n)
+
+
+cdef void _go_back(
+    Items w, const char *outputs, const char *Y, const char *sample_weight, Py_ssize_t first,
+    Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """(3) and (4) for some rows."""
+    cdef:
+        Py_ssize_t l, size = w.itemsize
+        Layer *last = &w.layers[w.depth - 1]
+        char *delta = w.deltas + last.A * size
+        char *output_deltas = (
+            (delta if _is_row_major(w) else w.output_deltas) + row * w.n_out * size)
+        const char *derivatives = outputs
+    if last.derivatives != last.A:
+        derivatives = _output_derivatives(w, row, n_rows)
+    w.kernels.output_delta(
+        output_deltas, outputs, derivatives, Y, sample_weight, w.loss, w.threshold,
+        last.sigma, n_rows, w.n_out)
+    if not _is_row_major(w):
+        w.kernels.gather(
+            delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
+            row, n_rows, w.capacity, w.n_out)
+    for l in range(w.depth - 1, 0, -1):
+        _delta(w, l, row, n_rows)
+    if w.dX != NULL:
+        _input_delta(w, first, row, n_rows)
+
+
+cdef const char *_output_derivatives(
+    Items w, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Return the output layer's σ′(Z) of some rows, row-major."""
+    cdef:
+        const char *derivatives = (
+            w.activations + w.layers[w.depth - 1].derivatives * w.itemsize)
+        Py_ssize_t row_out = row * w.n_out * w.itemsize
+    if _is_row_major(w):
+        return derivatives + row_out
+    _copy_rows(w, w.output_derivatives + row_out, derivatives, row, n_rows, w.n_out)
+    return w.output_derivatives + row_out
+
+
+cdef void _gather_weights(
+    Items w, Py_ssize_t span, char *out, Py_ssize_t first, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Gather the sample weights of an item, and add up each span's."""
+    while n_rows > 0:
+        w.span_weights[span] = w.kernels.gather_weights(
+            out, w.examples.sample_weight, w.order, first, min(w.span, n_rows))
+        span, first, n_rows = span + 1, first + w.span, n_rows - w.span
+        out += w.span * w.itemsize
+
+
+cdef void _add_losses(
+    Items w, Py_ssize_t span, const char *A, const char *Y, const char *sample_weight,
+    Py_ssize_t n_rows,
+) noexcept nogil:
+    """(2) for each span of an item: sums that do not depend on how many spans an item has."""
+    cdef Py_ssize_t step = w.span * w.n_out * w.itemsize
+    while n_rows > 0:
+        w.span_losses[span] = w.kernels.loss(
+            A, Y, sample_weight, w.loss, w.threshold, min(w.span, n_rows), w.n_out)
+        span, n_rows, A, Y = span + 1, n_rows - w.span, A + step, Y + step
+        if sample_weight != NULL:
+            sample_weight += w.span * w.itemsize
+
+
+cdef void _delta(Items w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) noexcept nogil:
+    """(4) from layer l + 1, at index l, to layer l."""
+    cdef:
+        Py_ssize_t size = w.itemsize
+        Layer *layer = &w.layers[l]
+        Layer *before = &w.layers[l - 1]
+        # The derivatives have gone through dropout themselves.
+        bint drops = (
+            w.drops and before.dropout_rate > 0 and before.derivatives == before.A)
+        char *delta_prev = w.deltas + layer.A_prev * size
+        const char *derivatives = w.activations + before.derivatives * size
+        const char *W = (
+            w.transposes + layer.transposed * size if w.panel_width
+            else w.packed[<int> PARAMETERS] + layer.W * size)
+    w.kernels.delta(
+        delta_prev, w.deltas + layer.A * size, W, derivatives,
+        NO_SIGMA if drops else before.sigma, row, n_rows, w.capacity, layer.n_prev, layer.n)
+    if drops:
+        w.kernels.dropout_derivative(
+            delta_prev, derivatives, before.sigma, before.dropout_rate, w.rule.dropout_seed,
+            w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
+            w.capacity, layer.n_prev)
+
+
+cdef void _input_delta(
+    Items w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """δ^0 = δ^1 W^1ᵀ for some rows: (4), without the derivative of a σ."""
+    cdef:
+        Py_ssize_t i, size = w.itemsize
+        Layer *layer = &w.layers[0]
+        const char *A_prev = w.activations + layer.A_prev * size
+        const char *W = (
+            w.input_transpose if w.panel_width else w.packed[<int> PARAMETERS] + layer.W * size)
+    w.kernels.delta(
+        w.input_deltas, w.deltas + layer.A * size, W, A_prev, NO_SIGMA, row, n_rows, w.capacity,
+        w.n_in, layer.n)
+    for i in range(n_rows):
+        _copy_rows(w, w.dX + (first + i) * w.dX_stride, w.input_deltas, row + i, 1, w.n_in)
+
+
+cdef bint _panels_are_finite(
+    Items w, const char *A, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Whether a span's gathered examples are finite, padding aside."""
+    cdef Py_ssize_t column = 0, width
+    while column < w.n_in:
+        width = width_of_panel(
+            w.panel_width, column // w.panel_width if w.panel_width else 0, w.n_in)
+        if not w.kernels.finite(
+                A + (column * w.capacity + row * width) * w.itemsize, n_rows,
+                min(width, w.n_in - column), width):
+            return False
+        column += width
+    return True
+
+
+cdef void _clear_weightless(
+    Items w, char *A, const void *sample_weight, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Set the inputs of a span's examples of weight 0 to 0.
+
+    Their deltas are 0, but in (5) these would meet activations that may not be finite.
+    """
+    cdef Py_ssize_t i, column, width
+    for i in range(n_rows):
+        if (<const double *> sample_weight)[i] != 0 if w.double_precision else (
+                <const float *> sample_weight)[i] != 0:
+            continue
+        column = 0
+        while column < w.n_in:
+            width = width_of_panel(
+                w.panel_width, column // w.panel_width if w.panel_width else 0, w.n_in)
+            memset(
+                A + (column * w.capacity + (row + i) * width) * w.itemsize, 0,
+                min(width, w.n_in - column) * w.itemsize)
+            column += width
+
+
+cdef inline void _copy_rows(
+    Items w, char *out, const char *A, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t n,
+) noexcept nogil:
+    """Copy a span's rows of a layer to a row-major array."""
+    if w.panel_width:
+        w.kernels.scatter(out, A, row, n_rows, w.capacity, n)
+    else:
+        memcpy(out, A + row * n * w.itemsize, n_rows * n * w.itemsize)
+
+
+cdef inline void _gather_targets(
+    Items w, char *Y, Py_ssize_t first, Py_ssize_t n_rows,
+) noexcept nogil:
+    cdef const Source *source = &w.examples.Y
+    if w.examples.classes != NULL:
+        w.kernels.one_hot(Y, w.examples.classes, w.order, first, n_rows, w.n_out)
+    else:
+        w.kernels.gather(
+            Y, source.data, source.type, source.row_stride, source.column_stride, w.order,
+            w.n_order, first, w.n_out, 0, n_rows, n_rows, w.n_out)
+
+
+# Phase 2.
+
+cdef void _descend(Items w, Tile *tile, Py_ssize_t i) noexcept nogil:
+    """(5) and (6) of plain gradient descent: the gradient is added to W and never stored."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t size = w.itemsize, p
+        char *parameters = w.packed[<int> PARAMETERS]
+        const char *delta = w.deltas + layer.A * size
+    if w.rule.penalty > 0:
+        w.weight_squares[i] = _squares(w, tile, parameters)
+    w.kernels.gradient(
+        parameters + tile.W * size, delta, w.activations + layer.A_prev * size, w.scale, w.beta,
+        tile.panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, w.n_rows, w.capacity,
+        layer.n_prev, layer.n)
+    for p in range(tile.p_begin, tile.p_end):
+        _transpose(w, tile, p)
+        if tile.k_begin == 0:
+            w.kernels.column_sums(
+                parameters + (layer.b + p * w.panel_width) * size,
+                delta + p * w.panel_width * w.capacity * size, w.scale, 1, w.n_rows, tile.width)
+
+
+cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept nogil:
+    """(5) for a tile of W and, in its first inputs' tile, its biases; in FUSED also (6)."""
+    cdef:
+        Layer *layer = &w.layers[tile.l]
+        Py_ssize_t size = w.itemsize, count = tile.count, p, at, bias
+        char *gradient = w.packed[<int> GRADIENT]
+        char *parameters = w.packed[<int> PARAMETERS]
+        char *scratch = w.scratch + rank * w.scratch_size * size
+        const char *delta = w.deltas + layer.A * size
+        bint fused = w.phase == FUSED
+        bint measures = w.phase == MEASURED or w.phase == MEASURE
+        double squares = 0
+    if w.rule.penalty > 0 and w.phase != ACCUMULATE:
+        w.weight_squares[i] = _squares(w, tile, parameters)
+    if w.phase != MEASURE:
+        w.kernels.gradient(
+            scratch if fused else gradient + tile.W * size, delta,
+            w.activations + layer.A_prev * size, w.scale, w.beta, count if fused else
+            tile.panel_step, tile.p_begin, tile.p_end, tile.k_begin, tile.k_end, w.n_rows,
+            w.capacity, layer.n_prev, layer.n)
+    for p in range(tile.p_begin, tile.p_end):
+        at = tile.W + (p - tile.p_begin) * tile.panel_step
+        if fused:
+            _update(w, at, scratch + (p - tile.p_begin) * count * size, count, True)
+            _transpose(w, tile, p)
+        elif measures and w.decay != 0:
+            w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
+    if measures:
+        squares = _squares(w, tile, gradient)
+    if tile.k_begin == 0:
+        for p in range(tile.p_begin, tile.p_end):
+            bias = layer.b + p * w.panel_width
+            if w.phase != MEASURE:
+                w.kernels.column_sums(
+                    scratch if fused else gradient + bias * size,
+                    delta + p * w.panel_width * w.capacity * size, w.scale, w.beta, w.n_rows,
+                    tile.width)
+            if fused:
+                _update(w, bias, scratch, tile.width, False)
+            elif measures:
+                squares += w.kernels.square_sum(
+                    gradient + bias * size, 1, min(tile.width, layer.n - p * w.panel_width),
+                    tile.width)
+    w.gradient_squares[i] = squares
+
+
+cdef void _update_tile(Items w, Tile *tile) noexcept nogil:
+    """(6) for a tile of W, and its biases, from the gradient's slot."""
+    cdef Py_ssize_t p
+    for p in range(tile.p_begin, tile.p_end):
+        _clipped_update(w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, True)
+        _transpose(w, tile, p)
+        if tile.k_begin == 0:
+            _clipped_update(w, w.layers[tile.l].b + p * w.panel_width, tile.width, False)
+
+
+cdef inline void _transpose(Items w, Tile *tile, Py_ssize_t p) noexcept nogil:
+    """Write a tile's part of panel p into W's transpose. No delta is computed for the input."""
+    cdef Layer *layer = &w.layers[tile.l]
+    if w.panel_width and tile.l > 0:
+        w.kernels.transpose(
+            w.transposes + layer.transposed * w.itemsize,
+            w.packed[<int> PARAMETERS] + layer.W * w.itemsize, p, tile.k_begin, tile.k_end,
+            layer.n_prev, layer.n)
+
+
+cdef double _squares(Items w, Tile *tile, const char *vector) noexcept nogil:
+    """The sum of the squares of a tile of W in a vector with the layout of the parameters."""
+    cdef:
+        Py_ssize_t p, n = w.layers[tile.l].n
+        double total = 0
+    vector += tile.W * w.itemsize
+    for p in range(tile.p_begin, tile.p_end):
+        total += w.kernels.square_sum(
+            vector, tile.k_end - tile.k_begin, min(tile.width, n - p * w.panel_width), tile.width)
+        vector += tile.panel_step * w.itemsize
+    return total
+
+
+cdef inline void _clipped_update(
+    Items w, Py_ssize_t at, Py_ssize_t count, bint decays,
+) noexcept nogil:
+    cdef char *gradient = w.packed[<int> GRADIENT] + at * w.itemsize
+    if w.clipping < 1:
+        w.kernels.scale(gradient, w.clipping, count)
+    _update(w, at, gradient, count, decays)
+
+
+cdef inline void _update(
+    Items w, Py_ssize_t at, const char *gradient, Py_ssize_t count, bint decays,
+) noexcept nogil:
+    """(6) for `count` parameters from `at` on: weights, which decay, or biases."""
+    cdef:
+        double decay = w.decay if decays else 0
+        char *parameters = _part(w, PARAMETERS, at)
+        char *state_1 = _part(w, STATE_1, at)
+        char *state_2 = _part(w, STATE_2, at)
+    if decays and w.shrinkage != 0:
+        # W <- W - η λ W.
+        w.kernels.sgd(parameters, parameters, w.shrinkage, 0, count)
+    if w.rule.kind == ADAM:
+        w.kernels.adam(
+            parameters, state_1, state_2, gradient, w.step_size, w.rule.beta_1, w.rule.beta_2,
+            w.epsilon, decay, count)
+    elif w.rule.kind == AMSGRAD:
+        w.kernels.amsgrad(
+            parameters, state_1, state_2, _part(w, STATE_3, at), gradient, w.step_size,
+            w.rule.beta_1, w.rule.beta_2, w.epsilon, decay, count)
+    elif w.rule.kind == RMSPROP:
+        w.kernels.rmsprop(
+            parameters, state_1, state_2 if w.rule.centered else NULL,
+            NULL if w.rule.momentum == 0 else _part(w, STATE_3, at) if w.rule.centered else
+            state_2, gradient, w.rule.learning_rate, w.rule.rho, w.rule.momentum, w.rule.epsilon,
+            decay, count)
+    elif w.rule.kind == MOMENTUM:
+        w.kernels.momentum(
+            parameters, state_1, gradient, w.rule.learning_rate, w.rule.momentum,
+            w.rule.nesterov, decay, count)
+    else:
+        w.kernels.sgd(parameters, gradient, w.rule.learning_rate, decay, count)
+
+
+cdef inline char *_part(Items w, Slot slot, Py_ssize_t at) noexcept nogil:
+    """The part of a slot that begins with its element `at`."""
+    return w.packed[<int> slot] + at * w.itemsize
