@@ -31,7 +31,7 @@ class Part:
     weight : float
         The sum of the weights of the part.
     rows : ndarray of intp, optional
-        The examples of the part, in ascending order; by default all.
+        The examples of the part, in any order, some perhaps several times; by default all.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Part:
         self.n = examples.n if rows is None else len(rows)
 
     def split(self, validation_split: float, *, shuffled: bool) -> tuple[Part, Part]:
-        """Return the parts for training and for validation of a part that has all examples.
+        """Return two parts of this one, for training and for validation.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Part:
         return self._of(~is_held_out, "training"), self._of(is_held_out, "validation")
 
     def _of(self, mask: npt.NDArray[np.bool_], name: str) -> Part:
-        rows = np.flatnonzero(mask)
+        rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
         weights = self.examples.arrays[2]
         weight = float(len(rows) if weights is None else weights[rows].sum(dtype=np.float64))
         if weight == 0:

@@ -1,4 +1,4 @@
-"""`Network.fit`: its arguments, the epochs of its run, and what it reports."""
+"""`Network.fit`: its arguments, checked; then the epochs of its run and what it reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks
 from .checkpoints import check_storable, split_checkpoint, writing
 from .evaluation import Evaluation, Part
-from .hints import hint_at_large_inputs, hint_at_unreachable_targets
+from .hints import hint_at_data
 from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
 from .optimizers import Optimizer, as_optimizer
@@ -29,7 +29,7 @@ from .typing import Metrics, OptimizerName
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["as_step_options", "fit"]
+__all__ = ["Fit", "as_step_options", "as_validation", "fit"]
 
 
 def fit(
@@ -37,125 +37,187 @@ def fit(
     X: npt.ArrayLike,
     Y: npt.ArrayLike,
     *,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | OptimizerName,
-    shuffle: bool,
-    seed: Any,
     sample_weight: npt.ArrayLike | None,
     validation_data: Sequence[npt.ArrayLike] | None,
-    validation_split: float | None,
-    metrics: Metrics,
-    training_metrics: bool,
-    dropout: float | Sequence[float],
-    gradient_clipping: float | None,
-    callbacks: Sequence[Callback],
-    verbose: bool,
-    n_threads: int | None,
-    resume: FilePath | None,
+    **options: Any,
 ) -> History:
     """Train a network; `Network.fit` describes parameters, result and errors."""
     architecture = network.architecture
-    epochs = as_integer("epochs", epochs, high=None)
-    batch_size = as_integer("batch_size", batch_size)
-    optimizer = as_optimizer(optimizer)
-    optimizer.check(architecture)
-    network.check_writeable()
-    if n_threads is not None:
-        as_n_threads(n_threads, 0, 0)
-    shuffle = as_bool("shuffle", shuffle)
-    rng = as_generator(seed)
-    examples, weight = as_training_examples(X, Y, sample_weight, architecture)
-    training, validation = Part(examples, weight), _as_validation(validation_data, architecture)
-    if validation_split is not None:
-        if validation is not None:
-            raise ValueError("validation_data and validation_split must not be given together")
-        training, validation = training.split(validation_split, shuffled=shuffle)
-    checked_metrics = as_metrics(metrics, architecture)
-    evaluation = Evaluation(
-        network,
-        training if as_bool("training_metrics", training_metrics) else None,
-        validation,
-        checked_metrics,
-        n_threads,
-    )
-    checked_callbacks, checkpoint = split_checkpoint(
-        as_callbacks(callbacks, ["loss", *evaluation.names], optimizer)
-    )
-    if as_bool("verbose", verbose):
-        checked_callbacks.insert(0, verbose_callback())
-    # The seed of dropout is drawn once nothing can be refused any more.
-    options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
-    hint_at_large_inputs(examples)
-    hint_at_unreachable_targets(examples, architecture)
+    training = Part(*as_training_examples(X, Y, sample_weight, architecture))
+    validation = as_validation(validation_data, architecture)
+    checked = Fit(network, training, validation, **options)
+    hint_at_data(training.examples, architecture)
+    return checked.run()
 
-    batch_size = min(batch_size, training.n)
-    settings = {
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        "seed": seed if isinstance(seed, (int, np.integer)) else None,
-        "dropout": options.dropout,
-        "gradient_clipping": options.max_norm or None,
-        "validation_split": validation_split,
-        "metrics": tuple(metric.name for metric in checked_metrics) or None,
-        "training_metrics": training_metrics or None,
-        **optimizer_settings(optimizer),
-    }
-    if checkpoint is not None or resume is not None:
-        settings |= fingerprints("", examples, architecture.dtype)
-        if validation is not None:
-            settings |= fingerprints("validation ", validation.examples, architecture.dtype)
-    record = Record(settings, rng, options, checked_callbacks)
-    if checkpoint is not None:
-        check_storable(checkpoint, record, optimizer, architecture)
-    n_batches = -(-training.n // batch_size)
-    if resume is None or not record.resume(resume, network, optimizer, epochs, n_batches):
-        record.begin()
-    history = record.history
-    # Keeping the generator's state takes longer than a small epoch.
-    draw = record.draw_order if checkpoint else draw_order
-    with (
-        network.session(training.n, batch_size=batch_size, n_threads=n_threads) as session,
-        writing(checkpoint, record, session, optimizer) as writer,
-    ):
-        run = Run(
-            session,
-            optimizer,
-            ArrayData(examples, training.rows),
-            batch_size,
-            draw_order=draw if shuffle else None,
-            position=record.position,
-            options=record.options,
-            chunk=writer.chunk if writer else None,
-            on_chunk=writer.end_chunk if writer else None,
+
+class Fit:
+    """A call of `Network.fit` whose arguments are checked, and which has changed nothing so far.
+
+    Parameters
+    ----------
+    network : Network
+    training : Part
+    validation : Part or None
+    epochs, batch_size, ...
+        As in `Network.fit`.
+
+    Attributes
+    ----------
+    history : History
+        The epochs so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `Network.fit`.
+    OSError
+        The file to resume from could not be read, or that of a checkpoint has no directory.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        training: Part,
+        validation: Part | None,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer | OptimizerName,
+        shuffle: bool,
+        seed: Any,
+        validation_split: float | None,
+        metrics: Metrics,
+        training_metrics: bool,
+        dropout: float | Sequence[float],
+        gradient_clipping: float | None,
+        callbacks: Sequence[Callback],
+        verbose: bool,
+        n_threads: int | None,
+        resume: FilePath | None,
+    ) -> None:
+        architecture = network.architecture
+        self._network = network
+        self._epochs = as_integer("epochs", epochs, high=None)
+        batch_size = as_integer("batch_size", batch_size)
+        self._optimizer = optimizer = as_optimizer(optimizer)
+        optimizer.check(architecture)
+        network.check_writeable()
+        if n_threads is not None:
+            as_n_threads(n_threads, 0, 0)
+        self._n_threads = n_threads
+        self._shuffle = as_bool("shuffle", shuffle)
+        rng = as_generator(seed)
+        given_rows = training.rows
+        if validation_split is not None:
+            if validation is not None:
+                raise ValueError("validation_data and validation_split must not be given together")
+            training, validation = training.split(validation_split, shuffled=shuffle)
+        self._training = training
+        checked_metrics = as_metrics(metrics, architecture)
+        self._evaluation = Evaluation(
+            network,
+            training if as_bool("training_metrics", training_metrics) else None,
+            validation,
+            checked_metrics,
+            n_threads,
         )
-        for epoch in run.epochs(0 if record.is_finished else epochs):
-            report = evaluation.report()
-            end = EpochEnd(
-                epoch=epoch.number,
-                epochs=epochs,
-                loss=epoch.loss / training.weight,
-                validation_loss=report.pop("validation_loss", None),
-                metrics=report,
-                seconds=epoch.seconds,
-                n_examples=training.n,
-                network=network,
-                optimizer=optimizer,
+        self._callbacks, self._checkpoint = split_checkpoint(
+            as_callbacks(callbacks, ["loss", *self._evaluation.names], optimizer)
+        )
+        if as_bool("verbose", verbose):
+            self._callbacks.insert(0, verbose_callback())
+        # The seed of dropout is drawn once nothing can be refused any more.
+        options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
+        self._batch_size = min(batch_size, training.n)
+        settings: dict[str, Any] = {}
+        if self._checkpoint is not None or resume is not None:
+            settings = {
+                "batch_size": self._batch_size,
+                "shuffle": shuffle,
+                "seed": seed if isinstance(seed, (int, np.integer)) else None,
+                "dropout": options.dropout,
+                "gradient_clipping": options.max_norm or None,
+                "validation_split": validation_split,
+                "metrics": tuple(metric.name for metric in checked_metrics) or None,
+                "training_metrics": training_metrics or None,
+                **optimizer_settings(optimizer),
+                **fingerprints("", training.examples, architecture.dtype, given_rows),
+            }
+            if validation is not None:
+                settings |= fingerprints("validation ", validation.examples, architecture.dtype)
+        self._record = Record(settings, rng, options, self._callbacks)
+        if self._checkpoint is not None:
+            check_storable(self._checkpoint, self._record, optimizer, architecture)
+        self._restore = None
+        if resume is not None:
+            n_batches = -(-training.n // self._batch_size)
+            self._restore = self._record.read(resume, network, optimizer, self._epochs, n_batches)
+
+    @property
+    def history(self) -> History:  # noqa: D102 - described in the class docstring
+        return self._record.history
+
+    def run(self) -> History:
+        """Train, on the calling thread; once only.
+
+        Raises
+        ------
+        DivergenceError, KeyboardInterrupt
+            As in `Network.fit`; or what a callback raised.
+        """
+        network, optimizer, record = self._network, self._optimizer, self._record
+        training, callbacks, checkpoint = self._training, self._callbacks, self._checkpoint
+        if self._restore is None:
+            record.begin()
+        else:
+            self._restore()
+        # Keeping the generator's state takes longer than a small epoch.
+        draw = record.draw_order if checkpoint else draw_order
+        with (
+            network.session(
+                training.n, batch_size=self._batch_size, n_threads=self._n_threads
+            ) as session,
+            writing(checkpoint, record, session, optimizer) as writer,
+        ):
+            run = Run(
+                session,
+                optimizer,
+                ArrayData(training.examples, training.rows),
+                self._batch_size,
+                draw_order=draw if self._shuffle else None,
+                position=record.position,
+                options=record.options,
+                chunk=writer.chunk if writer else None,
+                on_chunk=writer.end_chunk if writer else None,
             )
-            history.append(end)
-            record.is_finished = any_stops(checked_callbacks, end)
-            is_last = record.is_finished or end.epoch == epochs
-            if writer:
-                writer.end_epoch(is_last=is_last)
-            if is_last:
-                end.finish()
-                break
-    return history
+            for epoch in run.epochs(0 if record.is_finished else self._epochs):
+                report = self._evaluation.report()
+                end = EpochEnd(
+                    epoch=epoch.number,
+                    epochs=self._epochs,
+                    loss=epoch.loss / training.weight,
+                    validation_loss=report.pop("validation_loss", None),
+                    metrics=report,
+                    seconds=epoch.seconds,
+                    n_examples=training.n,
+                    network=network,
+                    optimizer=optimizer,
+                )
+                record.history.append(end)
+                record.is_finished = any_stops(callbacks, end)
+                is_last = record.is_finished or end.epoch == self._epochs
+                if writer:
+                    writer.end_epoch(is_last=is_last)
+                if is_last:
+                    end.finish()
+                    break
+        return record.history
 
 
-def _as_validation(
+def as_validation(
     validation_data: Sequence[npt.ArrayLike] | None, architecture: Architecture
 ) -> Part | None:
+    """Return the part of examples of its own."""
     if validation_data is None:
         return None
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):

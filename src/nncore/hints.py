@@ -13,7 +13,7 @@ from ._layout import Examples
 from .architecture import Architecture
 from .enums import Loss, range_of
 
-__all__ = ["hint", "hint_at_large_inputs", "hint_at_unreachable_targets"]
+__all__ = ["hint", "hint_at_data"]
 
 # Inputs of 1e4 and above saturate units or make their gradients explode.
 _LARGEST_INPUT = 9_999.0
@@ -33,11 +33,16 @@ def hint(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def hint_at_large_inputs(examples: Examples) -> None:
-    """Warn if inputs are so large that training will not work.
+def hint_at_data(examples: Examples, architecture: Architecture) -> None:
+    """Warn if inputs are so large that training will not work, or if no output can reach a target.
 
     It looks at the first rows only, so it costs next to nothing and reads little of a mapped file.
     """
+    _hint_at_large_inputs(examples)
+    _hint_at_unreachable_targets(examples, architecture)
+
+
+def _hint_at_large_inputs(examples: Examples) -> None:
     X, _, weights = examples.arrays
     if X.dtype.kind != "f":
         return
@@ -59,8 +64,7 @@ def hint_at_large_inputs(examples: Examples) -> None:
         )
 
 
-def hint_at_unreachable_targets(examples: Examples, architecture: Architecture) -> None:
-    """Warn if no output can come near a target. It looks at the first rows only, too."""
+def _hint_at_unreachable_targets(examples: Examples, architecture: Architecture) -> None:
     _, Y, weights = examples.arrays
     output = architecture.activations[-1]
     low, high = range_of(output, architecture.slopes[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,10 @@ Order = npt.NDArray[np.intp]
 _SAMPLE = 64
 
 
-def fingerprints(prefix: str, examples: Examples, dtype: np.dtype[Any]) -> dict[str, str | None]:
-    """Return a short description of each array, which tells it from other arrays."""
+def fingerprints(
+    prefix: str, examples: Examples, dtype: np.dtype[Any], chosen: Order | None = None
+) -> dict[str, str | None]:
+    """Return a short description of each array, and of the chosen rows, to tell it from others."""
     rows = np.linspace(0, examples.n - 1, min(examples.n, _SAMPLE)).astype(np.intp)
     described: dict[str, str | None] = {}
     for name, array in zip(("X", "Y", "sample_weight"), examples.arrays, strict=True):
@@ -45,9 +47,15 @@ def fingerprints(prefix: str, examples: Examples, dtype: np.dtype[Any]) -> dict[
             is_classes = array.dtype == np.intp
             with np.errstate(over="ignore"):
                 sample = np.ascontiguousarray(array[rows], np.int64 if is_classes else dtype)
-            checksum = zlib.crc32(sample.reshape(-1).view(np.uint8).data)
-            described[prefix + name] = f"an array of shape {array.shape}, checksum {checksum:08x}"
+            described[prefix + name] = _describe(array, sample)
+    if chosen is not None:
+        described[prefix + "rows"] = _describe(chosen, chosen.astype(np.int64))
     return described
+
+
+def _describe(array: Array, sample: Array) -> str:
+    checksum = zlib.crc32(sample.reshape(-1).view(np.uint8).data)
+    return f"an array of shape {array.shape}, checksum {checksum:08x}"
 
 
 class Record:
@@ -149,28 +157,29 @@ class Record:
             seed = int(self._rng.integers(2**63))
             self.options = replace(self.options, dropout_seed=seed)
 
-    def resume(
+    def read(
         self, path: FilePath, network: Network, optimizer: Optimizer, epochs: int, n_batches: int
-    ) -> bool:
-        """Continue from a checkpoint: restore all of it, also in the network and the optimizer.
+    ) -> Callable[[], None] | None:
+        """Read a checkpoint, and change nothing.
 
         Returns
         -------
-        bool
-            False if there is no file; nothing has changed.
+        callable or None
+            A function that continues from the checkpoint: it restores all of it, also in the
+            network and the optimizer. None if there is no file.
 
         Raises
         ------
         OSError
             The file could not be read.
         ValueError
-            The file holds no checkpoint of a run like this one; nothing has changed.
+            The file holds no checkpoint of a run like this one.
         """
         path = as_path(path)
         try:
             stored = read_stored(path)
         except FileNotFoundError:
-            return False
+            return None
         with refused(path):
             if "checkpoint" not in stored.sections or stored.optimizer is None:
                 raise ValueError("it holds no checkpoint of a run")
@@ -212,24 +221,28 @@ class Record:
                 "last digits may differ from those of an uninterrupted run"
             )
 
-        for callback, state in states:
-            callback.set_state(state)
-        if unfinished is None or is_finished or position.epoch == epochs:
-            network.parameters, self.parameters = stored.parameters, unfinished
-        else:
-            network.parameters = unfinished
-        optimizer.restore(
-            stored.architecture,
-            stored.optimizer.coefficients,
-            stored.optimizer.step_count,
-            stored.optimizer.arrays,
-        )
-        self._rng.bit_generator.state = values["rng"]
-        self.position, self.is_finished = position, is_finished
-        self.options = replace(self.options, dropout_seed=seed)
-        self.history = history
-        self._resumed_from = os.path.realpath(path)
-        return True
+        stored_optimizer = stored.optimizer
+
+        def restore() -> None:
+            for callback, state in states:
+                callback.set_state(state)
+            if unfinished is None or is_finished or position.epoch == epochs:
+                network.parameters, self.parameters = stored.parameters, unfinished
+            else:
+                network.parameters = unfinished
+            optimizer.restore(
+                stored.architecture,
+                stored_optimizer.coefficients,
+                stored_optimizer.step_count,
+                stored_optimizer.arrays,
+            )
+            self._rng.bit_generator.state = values["rng"]
+            self.position, self.is_finished = position, is_finished
+            self.options = replace(self.options, dropout_seed=seed)
+            self.history = history
+            self._resumed_from = os.path.realpath(path)
+
+        return restore
 
 
 def draw_order(rng: Any, last: Order | None, n: int) -> Order:
