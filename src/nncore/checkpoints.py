@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -198,10 +199,10 @@ class Writer:
     def chunk(self, position: Position) -> int:
         """Return how many steps to make before the next call of `end_chunk`."""
         self._begin = time.monotonic(), position.batch
-        limits = [len(position.sums)]
+        limits = [sys.maxsize]
         every_steps = self._checkpoint.every_steps
         if every_steps is not None:
-            limits.append(every_steps - self._record.n_steps % every_steps)
+            limits.append(every_steps - position.n_steps % every_steps)
         if self._is_due or self._checkpoint.every_seconds is not None:
             limits.append(max(1, int(self._pace * _CHUNK_SECONDS)))
         return min(limits)
@@ -241,7 +242,8 @@ class Writer:
     def _write_if_due(self) -> None:
         every_steps, every_seconds = self._checkpoint.every_steps, self._checkpoint.every_seconds
         now = time.monotonic()
-        if (every_steps is not None and self._record.n_steps % every_steps == 0) or (
+        n_steps = self._record.position.n_steps
+        if (every_steps is not None and n_steps % every_steps == 0) or (
             every_seconds is not None and now - self._last_time >= every_seconds
         ):
             self._is_due = True

@@ -115,11 +115,6 @@ class Record:
         """The epochs, and the batches of the one in progress."""
         return self.position.epoch, self.position.batch
 
-    @property
-    def n_steps(self) -> int:
-        """The steps of the run so far."""
-        return self.position.epoch * len(self.position.sums) + self.position.batch
-
     def place_in(self, path: str) -> tuple[int, int] | None:
         """Return the place in a file if it is the one that the run resumed from."""
         is_same = self._resumed_from == os.path.realpath(path)
@@ -285,7 +280,12 @@ def _as_position(
     batch = as_integer("batch", batch, low=0, high=n_batches - 1)
     if sums.shape != (batch, 3) or sums.dtype != np.float64:
         raise ValueError("its sums do not fit its position")
-    position = Position(rng, epoch, batch, n_orders=epoch, seconds=as_real("seconds", seconds))
-    position.sums = np.empty((n_batches, 3))
-    position.sums[:batch] = sums
-    return position
+    return Position(
+        rng,
+        epoch,
+        batch,
+        n_orders=epoch,
+        sums=sums,
+        seconds=as_real("seconds", seconds),
+        n_batches=epoch * n_batches,
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -68,15 +70,21 @@ class Piece(NamedTuple):
     end: int
 
 
+Pieces = Generator[Piece, None, None]
+
+
 class Data(Protocol):
     """What a `Run` trains on."""
 
     @property
-    def n(self) -> int:
-        """The number of examples."""
+    def n(self) -> int | None:
+        """The number of examples; None if only the end of an epoch shows it."""
 
-    def pieces(self, order: Order | None, batch_size: int, begin: int, end: int) -> Iterable[Piece]:
-        """Return the examples in the places begin to end of the order, cut between batches."""
+    def pieces(self, order: Any, batch_size: int, begin: int) -> Pieces:
+        """Yield the examples from the place `begin` of the order on, cut between batches.
+
+        A piece may change as soon as the next one is requested.
+        """
 
 
 class ArrayData:
@@ -94,12 +102,13 @@ class ArrayData:
         self._examples, self._rows = examples, rows
 
     def pieces(  # noqa: D102 - described in the protocol
-        self, order: Order | None, batch_size: int, begin: int, end: int
-    ) -> Iterable[Piece]:
+        self, order: Order | None, batch_size: int, begin: int
+    ) -> Pieces:
         if self._rows is None:
-            return (Piece(self._examples, order, begin, end),)
-        places = slice(begin, end) if order is None else order[begin:end]
-        return (Piece(self._examples, self._rows[places], 0, end - begin),)
+            yield Piece(self._examples, order, begin, self.n)
+        else:
+            rows = self._rows[begin:] if order is None else self._rows[order[begin:]]
+            yield Piece(self._examples, rows, 0, len(rows))
 
 
 @dataclass
@@ -112,13 +121,15 @@ class Position:
         The epochs completed.
     batch : int
         The batches completed of the epoch in progress.
+    n_batches : int
+        The batches of the epochs completed.
     rng : Generator, RandomState or None
         Draws the orders; None if examples are not shuffled.
-    order : ndarray of shape (n,) or None
-        The order of the epoch in progress, or of the last one.
+    order : ndarray of shape (n,), int or None
+        The order of the epoch in progress, or of the last one; the seed of one if `Data.n` is None.
     n_orders : int
         The orders drawn.
-    sums : ndarray of shape (n_batches, 3)
+    sums : ndarray of shape (n_batches or more, 3)
         As in `Session.train`, of the epoch in progress.
     seconds : float
         What the epoch in progress has taken so far.
@@ -128,9 +139,15 @@ class Position:
     epoch: int = 0
     batch: int = 0
     n_orders: int = 0
-    order: Order | None = None
+    order: Order | int | None = None
     sums: Floats = field(default_factory=lambda: np.empty((0, 3)))
     seconds: float = 0.0
+    n_batches: int = 0
+
+    @property
+    def n_steps(self) -> int:
+        """The batches completed since the run began."""
+        return self.n_batches + self.batch
 
 
 class Epoch(NamedTuple):
@@ -168,9 +185,9 @@ class Run:
     data : Data
     batch_size : int
     draw_order : callable, optional
-        Returns an epoch's order, from the position's generator and the last order. By default
-        examples are taken as they lie. An exception meanwhile, Ctrl-C included, may leave the
-        generator advanced.
+        Returns an epoch's order, from the position's generator, the last order and `Data.n`. By
+        default examples are taken as they lie. An exception meanwhile, Ctrl-C included, may leave
+        the generator advanced.
     position : Position, optional
         Where to begin.
     options : StepOptions, optional
@@ -192,7 +209,7 @@ class Run:
         data: Data,
         batch_size: int,
         *,
-        draw_order: Callable[[Any, Order | None, int], Order] | None = None,
+        draw_order: Callable[[Any, Any, Any], Order | int] | None = None,
         position: Position | None = None,
         options: StepOptions = NO_OPTIONS,
         rule: Callable[[], Rule] | None = None,
@@ -223,20 +240,20 @@ class Run:
             Network and optimizer are as after the last whole step.
         """
         position, n = self.position, self._data.n
-        n_batches = -(-n // self._batch_size)
         while position.epoch < n_epochs:
             if position.n_orders == position.epoch:
                 if self._draw_order is not None:
                     position.order = self._draw_order(position.rng, position.order, n)
                 position.n_orders += 1
-                if len(position.sums) != n_batches:
-                    position.sums = np.empty((n_batches, 3))
+                if n is not None:
+                    self._make_room(-(-n // self._batch_size))
             self._begin, first_batch = time.perf_counter() - position.seconds, position.batch
             self._session.use(self._optimizer, self._rule(), self._options)
             try:
-                self._train(n_batches)
+                self._train()
+                sums = position.sums[: position.batch]
                 # Added up once, so that the sum does not depend on chunks.
-                loss = float(np.add.reduce(position.sums[:, 0]))
+                loss = float(np.add.reduce(sums[:, 0]))
                 if not self._keep_going:
                     self._check(loss, first_batch)
                 self._session.write_back()
@@ -250,36 +267,60 @@ class Run:
                     self._session.write_back()
                 raise
             position.epoch += 1
+            position.n_batches += position.batch
             position.batch, position.seconds = 0, 0.0
             seconds = time.perf_counter() - self._begin
-            yield Epoch(position.epoch, loss, position.sums, seconds)
+            yield Epoch(position.epoch, loss, sums, seconds)
 
-    def _train(self, n_batches: int) -> None:
-        """Make the steps of an epoch from the position on."""
-        position, n, size = self.position, self._data.n, self._batch_size
-        while position.batch < n_batches:
-            chunk = self._chunk(position) if callable(self._chunk) else self._chunk
-            end = n if chunk is None else min((position.batch + chunk) * size, n)
-            for piece in self._data.pieces(position.order, size, position.batch * size, end):
-                self._session.done = piece.begin
-                try:
-                    self._session.train(
-                        piece.examples,
-                        piece.order,
-                        size,
-                        piece.begin,
-                        piece.end,
-                        position.sums[position.batch :],
-                        keep_going=self._keep_going,
-                    )
-                finally:
-                    position.batch += -(-(self._session.done - piece.begin) // size)
-                if not (self._keep_going or math.isfinite(position.sums[position.batch - 1, 0])):
-                    position.sums[position.batch :] = 0
-                    return
-            if position.batch < n_batches and self._on_chunk is not None:
-                position.seconds = time.perf_counter() - self._begin
-                self._on_chunk(position)
+    def _train(self) -> None:
+        """Make the steps of an epoch from the position on, in chunks of the pieces of the data."""
+        position, size = self.position, self._batch_size
+        left: int | None = None  # of the chunk in progress
+        # Data may have a thread, which ends as soon as this does.
+        with closing(self._data.pieces(position.order, size, position.batch * size)) as pieces:
+            for piece in pieces:
+                begin = piece.begin
+                while begin < piece.end:
+                    if left == 0 and self._on_chunk is not None:
+                        position.seconds = time.perf_counter() - self._begin
+                        self._on_chunk(position)
+                    if not left:
+                        chunk = self._chunk(position) if callable(self._chunk) else self._chunk
+                        left = sys.maxsize if chunk is None else chunk
+                    end = min(begin + left * size, piece.end)
+                    left -= self._train_on(piece, begin, end)
+                    begin = end
+                    if not (
+                        self._keep_going or math.isfinite(position.sums[position.batch - 1, 0])
+                    ):
+                        return
+
+    def _train_on(self, piece: Piece, begin: int, end: int) -> int:
+        """Make the steps of whole batches of a piece; return how many."""
+        position, size = self.position, self._batch_size
+        n_batches = -(-(end - begin) // size)
+        self._make_room(position.batch + n_batches)
+        self._session.done = begin
+        try:
+            self._session.train(
+                piece.examples,
+                piece.order,
+                size,
+                begin,
+                end,
+                position.sums[position.batch :],
+                keep_going=self._keep_going,
+            )
+        finally:
+            position.batch += -(-(self._session.done - begin) // size)
+        return n_batches
+
+    def _make_room(self, n_batches: int) -> None:
+        """Let `sums` hold that many batches; before the epoch their number may be unknown."""
+        sums = self.position.sums
+        if len(sums) < n_batches:
+            self.position.sums = np.empty((max(n_batches, 2 * len(sums)), 3))
+            self.position.sums[: len(sums)] = sums
 
     def _check(self, loss: float, first_batch: int) -> None:
         """Raise DivergenceError if the epoch in progress led to numbers that are not finite."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import scipy.sparse
 from .._layout import Examples
 from ..network import Network
 from ..session import GRADIENT_BATCH
-from ..training import Piece
+from ..training import Piece, Pieces
 
 __all__ = ["TrainingSet", "outputs_of"]
 
@@ -66,13 +65,13 @@ class TrainingSet:
             None if weights is None else np.ascontiguousarray(weights[rows]),
         )
 
-    def pieces(self, order: Order | None, batch_size: int, begin: int, end: int) -> Iterable[Piece]:
+    def pieces(self, order: Order | None, batch_size: int, begin: int) -> Pieces:
         if self._examples is not None:
-            yield Piece(self._examples, order, begin, end)
+            yield Piece(self._examples, order, begin, self.n)
             return
         step = _dense_rows(batch_size, self.X.shape[1])
-        for first in range(begin, end, step):
-            rows = slice(first, min(first + step, end))
+        for first in range(begin, self.n, step):
+            rows = slice(first, min(first + step, self.n))
             examples = self._dense(rows if order is None else order[rows])
             yield Piece(examples, None, 0, examples.n)
 
@@ -82,7 +81,7 @@ class TrainingSet:
         total, part = 0.0, np.empty_like(out)
         out[...] = 0
         with network.session(self.n, batch_size=batch_size, n_threads=n_threads) as session:
-            for piece in self.pieces(None, batch_size, 0, self.n):
+            for piece in self.pieces(None, batch_size, 0):
                 total += session.gradient(part, piece.examples, 1 / self.weight)
                 out += part
         return total / self.weight
