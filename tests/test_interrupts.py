@@ -45,7 +45,7 @@ except KeyboardInterrupt:
     twin.fit(X[: steps * batch_size], Y[: steps * batch_size], batch_size=batch_size,
              optimizer=its, shuffle=False)
     print(json.dumps({
-        "steps": steps,
+        "has begun": steps > 0,
         "in the first epoch": steps * batch_size < n,
         "finite": bool(np.isfinite(net.parameters).all()),
         "changed": bool((net.parameters != before).any()),
@@ -57,17 +57,62 @@ except KeyboardInterrupt:
     raise
 """
 
+INTERRUPT_MANY = """
+import json
+import threading
+import time
+import numpy as np
+import nncore
+
+rng = np.random.default_rng(0)
+n, batch_size = 100_000, 16
+X = rng.random((n, 16), dtype=np.float32)
+Y = X[:, :1].copy()
+create = lambda: [nncore.Network([16, 512, 512, 1], seed=i) for i in range(3)]
+nets, optimizers = create(), [nncore.Adam(1e-4) for _ in range(3)]
+
+def report():
+    while not (optimizers[0].state and optimizers[1].state):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    print("training", flush=True)
+
+reporter = threading.Thread(target=report)
+reporter.start()
+try:
+    nncore.fit_many(nets, X, Y, epochs=10**6, batch_size=batch_size, optimizer=optimizers,
+                    shuffle=False, n_threads=2)
+except KeyboardInterrupt:
+    reporter.join()
+    steps = [optimizer.step_count for optimizer in optimizers]
+    twins, whole = create(), [nncore.Adam(1e-4) for _ in range(3)]
+    for twin, optimizer, count in zip(twins, whole, steps):
+        rows = slice(min(count * batch_size, n))
+        if count:
+            twin.fit(X[rows], Y[rows], batch_size=batch_size, optimizer=optimizer, shuffle=False)
+    print(json.dumps({
+        "two have begun": [count > 0 for count in steps] == [True, True, False],
+        "in the first epoch": max(steps) * batch_size < n,
+        "whole steps": all(net.equals(twin) for net, twin in zip(nets, twins)) and all(
+            (a == b).all() for one, its in zip(optimizers, whole)
+            for a, b in zip(one.state, its.state)),
+        "no thread is left": threading.active_count() == 1,
+        "goes on": all(map(len, nncore.fit_many(nets, X[:64], Y[:64], optimizer=optimizers))),
+    }), flush=True)
+    raise
+"""
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_ends_training_after_a_whole_step() -> None:
-    process = child(INTERRUPT)
+@pytest.mark.parametrize("script", [INTERRUPT, INTERRUPT_MANY], ids=["fit", "fit_many"])
+def test_ctrl_c_ends_training_after_a_whole_step(script: str) -> None:
+    process = child(script)
     assert process.stdout is not None
     assert process.stdout.readline() == "training\n"
     process.send_signal(signal.SIGINT)
     # Left alone it would train for days.
     out, err = process.communicate(timeout=30)
     findings = json.loads(out)
-    assert findings.pop("steps") > 0
     assert all(findings.values()), findings
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode == -signal.SIGINT

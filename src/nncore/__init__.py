@@ -19,6 +19,7 @@ try:
     from .history import EpochEnd, History
     from .keras import from_keras
     from .losses import check_loss
+    from .many import fit_many
     from .network import Network
     from .onnx import from_onnx
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "check_loss",
     "datasets",
+    "fit_many",
     "from_keras",
     "from_onnx",
     "get_include",

@@ -21,6 +21,7 @@ from .enums import Loss
 __all__ = [
     "as_examples",
     "as_matrix",
+    "as_row_numbers",
     "as_rows",
     "as_training_examples",
     "as_vector",
@@ -193,6 +194,26 @@ def as_vector(
         also = " or be a number" if or_number else ""
         raise ValueError(f"{name} must have shape ({n},){also}, got {array.shape}")
     return _as_finite(name, array, dtype, (dtype,))
+
+
+def as_row_numbers(name: str, value: object, n: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of rows out of n, at least one, from numbers or from a mask."""
+    expected = f"{name} must be a vector of row numbers, or of {n} booleans"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{expected}, got {value!r}") from None
+    if array.dtype == np.bool_ and array.shape == (n,):
+        array = np.flatnonzero(array)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"{expected}, got {array.dtype} of shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least 1 row, got none")
+    if array.min() < 0 or array.max() >= n:
+        at = int(np.argmax((array < 0) | (array >= n)))
+        raise ValueError(f"{name} must hold rows from 0 to {n - 1}, got {array[at]} at {at}")
+    # Copy: they become addresses, so they must not change after this check.
+    return array.astype(np.intp)
 
 
 def _as_classes(name: str, labels: Array, n_classes: int) -> Array:

@@ -27,6 +27,8 @@ cdef class Team:
         cnp.ndarray lock_array, asleep_array
         list running
         object process, failure
+        # Called by the leader, None or a function, whenever it looks for signals.
+        public object check
         unsigned long leader
         # Of the leader, which looks for signals.
         nncore_float_mode float_mode

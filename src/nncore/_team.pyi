@@ -1,6 +1,9 @@
 """The types of the thread team."""
 
+from collections.abc import Callable
+
 class Team:
+    check: Callable[[], object] | None
     @property
     def n_threads(self) -> int: ...
     def __init__(self, n_threads: int) -> None: ...

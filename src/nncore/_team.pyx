@@ -200,5 +200,7 @@ cdef class Team:
 cdef void _check_signals(Team team) noexcept with gil:
     try:
         PyErr_CheckSignals()
+        if team.check is not None:
+            team.check()
     except BaseException as error:
         team.fail(error)

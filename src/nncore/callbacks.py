@@ -10,6 +10,7 @@ The classes here start afresh with the first epoch of each fit, so an instance c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -64,6 +65,14 @@ def as_callbacks(
         if isinstance(callback, Monitor):
             callback.check(names, optimizer)
     return checked
+
+
+def exclusive(callback: Callback) -> list[object]:
+    """Return what only one fit at a time may use: a callback that keeps a state, and its file."""
+    if isinstance(callback, (BestModel, Checkpoint, Log)):
+        return [callback, os.path.realpath(callback.path)]
+    has_state = hasattr(callback, "state") and hasattr(callback, "set_state")
+    return [callback] if has_state or isinstance(callback, Progress) else []
 
 
 def any_stops(callbacks: Iterable[Callback], end: EpochEnd) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,22 @@ class Part:
         self.rows = rows
         self.n = examples.n if rows is None else len(rows)
 
+    def take(self, rows: Rows, name: str) -> Part:
+        """Return the part of these of its examples.
+
+        Raises
+        ------
+        ValueError
+            Their weights are all 0; `name` says whose.
+        """
+        if self.rows is not None:
+            rows = self.rows[rows]
+        weights = self.examples.arrays[2]
+        weight = float(len(rows) if weights is None else weights[rows].sum(dtype=np.float64))
+        if weight == 0:
+            raise ValueError(f"sample_weight must have a sum above 0, got zeros only for {name}")
+        return Part(self.examples, weight, rows)
+
     def split(self, validation_split: float, *, shuffled: bool) -> tuple[Part, Part]:
         """Return two parts of this one, for training and for validation.
 
@@ -68,27 +84,22 @@ class Part:
             is_held_out[rng.choice(n, n_held_out, replace=False, shuffle=False)] = True
         else:
             is_held_out[n - n_held_out :] = True
-        return self._of(~is_held_out, "training"), self._of(is_held_out, "validation")
-
-    def _of(self, mask: npt.NDArray[np.bool_], name: str) -> Part:
-        rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
-        weights = self.examples.arrays[2]
-        weight = float(len(rows) if weights is None else weights[rows].sum(dtype=np.float64))
-        if weight == 0:
-            raise ValueError(
-                f"sample_weight must have a sum above 0 in both parts of validation_split, got "
-                f"zeros only for {name}"
-            )
-        return Part(self.examples, weight, rows)
+        training = self.take(np.flatnonzero(~is_held_out), "training")
+        return training, self.take(np.flatnonzero(is_held_out), "validation")
 
     def evaluate(
-        self, network: Network, metrics: Sequence[Metric], n_threads: int | None
+        self,
+        network: Network,
+        metrics: Sequence[Metric],
+        n_threads: int | None,
+        check: Callable[[], object] | None,
     ) -> dict[str, float]:
         """Return the mean loss, under "loss", and the metrics, from one pass over the part."""
         outputs = None
         if metrics:
             outputs = np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
         with network.session(self.n, n_threads=n_threads) as session:
+            session.watch(check)
             values = {"loss": session.total_loss(self.examples, self.rows, outputs) / self.weight}
         if outputs is not None:
             outputs.flags.writeable = False
@@ -155,16 +166,22 @@ class Evaluation:
         if validation:
             self.names += [VALIDATION + name for name in ("loss", *names)]
 
-    def report(self) -> dict[str, float]:
-        """Return the losses and metrics of the current parameters."""
+    def report(self, check: Callable[[], object] | None = None) -> dict[str, float]:
+        """Return the losses and metrics of the current parameters.
+
+        Parameters
+        ----------
+        check : callable, optional
+            As in `Session.watch`.
+        """
         report: dict[str, float] = {}
         if self._training:
-            report |= self._evaluate(self._training)
+            report |= self._evaluate(self._training, check)
             del report["loss"]
         if self._validation:
-            values = self._evaluate(self._validation)
+            values = self._evaluate(self._validation, check)
             report |= {VALIDATION + name: value for name, value in values.items()}
         return report
 
-    def _evaluate(self, part: Part) -> dict[str, float]:
-        return part.evaluate(self._network, self._metrics, self._n_threads)
+    def _evaluate(self, part: Part, check: Callable[[], object] | None) -> dict[str, float]:
+        return part.evaluate(self._network, self._metrics, self._n_threads, check)

@@ -13,7 +13,7 @@ from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._files import FilePath
 from ._threads import as_n_threads
 from .architecture import Architecture
-from .callbacks import any_stops, as_callbacks
+from .callbacks import any_stops, as_callbacks, exclusive
 from .checkpoints import check_storable, split_checkpoint, writing
 from .evaluation import Evaluation, Part
 from .hints import hint_at_data
@@ -106,7 +106,7 @@ class Fit:
             as_n_threads(n_threads, 0, 0)
         self._n_threads = n_threads
         self._shuffle = as_bool("shuffle", shuffle)
-        rng = as_generator(seed)
+        self._rng = rng = as_generator(seed)
         given_rows = training.rows
         if validation_split is not None:
             if validation is not None:
@@ -121,9 +121,8 @@ class Fit:
             checked_metrics,
             n_threads,
         )
-        self._callbacks, self._checkpoint = split_checkpoint(
-            as_callbacks(callbacks, ["loss", *self._evaluation.names], optimizer)
-        )
+        self._given = as_callbacks(callbacks, ["loss", *self._evaluation.names], optimizer)
+        self._callbacks, self._checkpoint = split_checkpoint(self._given)
         if as_bool("verbose", verbose):
             self._callbacks.insert(0, verbose_callback())
         # The seed of dropout is drawn once nothing can be refused any more.
@@ -157,8 +156,25 @@ class Fit:
     def history(self) -> History:  # noqa: D102 - described in the class docstring
         return self._record.history
 
-    def run(self) -> History:
+    @property
+    def work(self) -> int:
+        """A measure of the time that `run` takes."""
+        return self._network.architecture.n_parameters * self._training.n * self._epochs
+
+    @property
+    def exclusive(self) -> list[tuple[str, object]]:
+        """What only one fit at a time may use, each with the name of its argument."""
+        owned = [("callbacks", one) for callback in self._given for one in exclusive(callback)]
+        return [("optimizer", self._optimizer), ("seeds", self._rng.bit_generator), *owned]
+
+    def run(self, check: Callable[[], object] | None = None) -> History:
         """Train, on the calling thread; once only.
+
+        Parameters
+        ----------
+        check : callable, optional
+            Called after each epoch and about every 50 ms in between. What it raises ends training
+            as Ctrl-C does.
 
         Raises
         ------
@@ -179,6 +195,7 @@ class Fit:
             ) as session,
             writing(checkpoint, record, session, optimizer) as writer,
         ):
+            session.watch(check)
             run = Run(
                 session,
                 optimizer,
@@ -191,7 +208,7 @@ class Fit:
                 on_chunk=writer.end_chunk if writer else None,
             )
             for epoch in run.epochs(0 if record.is_finished else self._epochs):
-                report = self._evaluation.report()
+                report = self._evaluation.report(check)
                 end = EpochEnd(
                     epoch=epoch.number,
                     epochs=self._epochs,
@@ -211,6 +228,8 @@ class Fit:
                 if is_last:
                     end.finish()
                     break
+                if check is not None:
+                    check()
         return record.history
 
 

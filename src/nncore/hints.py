@@ -33,22 +33,29 @@ def hint(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def hint_at_data(examples: Examples, architecture: Architecture) -> None:
+def hint_at_data(examples: Examples, architecture: Architecture) -> bool:
     """Warn if inputs are so large that training will not work, or if no output can reach a target.
 
     It looks at the first rows only, so it costs next to nothing and reads little of a mapped file.
+
+    Returns
+    -------
+    bool
+        Whether it warned.
     """
-    _hint_at_large_inputs(examples)
-    _hint_at_unreachable_targets(examples, architecture)
+    messages = _large_inputs(examples), _unreachable_targets(examples, architecture)
+    for message in filter(None, messages):
+        hint(message)
+    return any(messages)
 
 
-def _hint_at_large_inputs(examples: Examples) -> None:
+def _large_inputs(examples: Examples) -> str | None:
     X, _, weights = examples.arrays
     if X.dtype.kind != "f":
-        return
+        return None
     rows = np.ascontiguousarray(X[: max(1, _SAMPLE // X.shape[1])])
     if first_beyond(rows.reshape(-1), _LARGEST_INPUT) == rows.size:
-        return
+        return None
     # A mapped file may hold NaN and infinity, an example of weight 0 anything.
     sizes = np.where(np.isfinite(rows), np.abs(rows), 0)
     if weights is not None:
@@ -56,22 +63,23 @@ def _hint_at_large_inputs(examples: Examples) -> None:
     largest = sizes.max(axis=0)
     column = int(largest.argmax())
     if largest[column] > _LARGEST_INPUT:
-        hint(
+        return (
             f"X has values up to {largest[column]:.3g} in column {column}, but training works with "
             "values of about 1: standardize the inputs, by (X - X.mean(axis=0)) / X.std(axis=0) or "
             "scikit-learn's StandardScaler. network.fold_scaling(mean, std) then returns a network "
             "that takes raw inputs"
         )
+    return None
 
 
-def _hint_at_unreachable_targets(examples: Examples, architecture: Architecture) -> None:
+def _unreachable_targets(examples: Examples, architecture: Architecture) -> str | None:
     _, Y, weights = examples.arrays
     output = architecture.activations[-1]
     low, high = range_of(output, architecture.slopes[-1])
     if (low, high) == (-math.inf, math.inf) or Y is None or Y.ndim == 1:  # class indices
-        return
+        return None
     if architecture.loss == Loss.CUSTOM:  # which alone knows what targets mean
-        return
+        return None
     rows = Y[: max(1, _SAMPLE // Y.shape[1])]
     # Infinity, which a mapped file may hold, shows in the loss.
     beyond = ((rows < low - _SLACK) | (rows > high + _SLACK)) & np.isfinite(rows)
@@ -79,8 +87,9 @@ def _hint_at_unreachable_targets(examples: Examples, architecture: Architecture)
         beyond[weights[: len(rows)] == 0] = False
     if beyond.any():
         row, column = divmod(int(beyond.argmax()), Y.shape[1])
-        hint(
+        return (
             f"Y has {rows[row, column]} in row {row}, column {column}, but the outputs, with "
             f"activation {output.name.lower()!r}, range from {low:g} to {high:g}: use "
             "output_activation='identity', or scale Y to this range"
         )
+    return None

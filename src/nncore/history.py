@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .network import Network
     from .optimizers import Optimizer
+    from .training import DivergenceError
 
 __all__ = ["Callback", "EpochEnd", "History"]
 
@@ -94,6 +95,8 @@ class History:
         Empty without validation data.
     metrics : dict of str to list of float
     seconds : list of float
+    error : DivergenceError or None
+        What ended the training of this network, if `nncore.fit_many` trained it with others.
 
     Examples
     --------
@@ -110,6 +113,7 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    error: DivergenceError | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -154,6 +158,8 @@ class History:
     def __repr__(self) -> str:
         n = len(self)
         head = f"History of {n} epoch{'s' * (n != 1)} in {duration(sum(self.seconds))}"
+        if self.error is not None:
+            head += f"; {self.error}"
         if n == 0:
             return head
         losses = self.validation_loss or self.loss

@@ -129,6 +129,8 @@ class Record:
         """Return everything."""
         position = self.position
         rng_state = self._rng_state if position.batch else None
+        columns = {**vars(self.history)}
+        del columns["error"]  # of a run that continues there is none
         return {
             "settings": self._settings,
             "kernels": KERNELS,
@@ -140,7 +142,7 @@ class Record:
                 "sums": position.sums[: position.batch],
                 "seconds": position.seconds,
             },
-            "history": _as_arrays(vars(self.history)),
+            "history": _as_arrays(columns),
             "callbacks": [callback.state() for callback in self._callbacks],
             "is_finished": self.is_finished,
             "parameters": self.parameters,

@@ -156,6 +156,7 @@ class Session:
     ) -> None:
         # A session that nobody uses must not keep its network alive.
         release, self.release = self.release, None
+        self.watch(None)
         if self._guard is not None:
             self._guard.close()
         self.discard()
@@ -163,6 +164,13 @@ class Session:
         self._vectors = self._parameters_only
         if error is None and release is not None:
             release(self)
+
+    def watch(self, check: Callable[[], object] | None) -> None:
+        """Call `check` about every 50 ms in long calls; what it raises ends them as Ctrl-C does.
+
+        Signals, Ctrl-C included, reach the main thread only; `check` is for others.
+        """
+        self._workspace.team.check = check
 
     # Loading and writing back.
 
