@@ -89,6 +89,7 @@ setup(
         [
             extension("nncore._kernels", ["src/nncore/_kernels.pyx", *glob("src/nncore/csrc/*.c")]),
             extension("nncore._layout", ["src/nncore/_layout.pyx"]),
+            extension("nncore._orders", ["src/nncore/_orders.pyx"]),
             extension("nncore._team", ["src/nncore/_team.pyx"]),
             extension("nncore._items", ["src/nncore/_items.pyx"]),
             extension("nncore._step", ["src/nncore/_step.pyx"]),

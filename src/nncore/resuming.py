@@ -16,6 +16,7 @@ from ._checks import as_bool, as_integer, as_real
 from ._files import FilePath, as_path, refused
 from ._kernels import KERNELS
 from ._layout import Examples
+from ._orders import shuffle
 from .hints import hint
 from .history import History
 from .optimizers import Optimizer
@@ -243,8 +244,10 @@ class Record:
 
 
 def draw_order(rng: Any, last: Order | None, n: int) -> Order:
-    """Return a random order."""
-    return np.asarray(rng.permutation(n))
+    """Return a random order, that of ``rng.permutation(n)``."""
+    order = np.arange(n, dtype=np.intp)
+    shuffle(rng, order)
+    return order
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:

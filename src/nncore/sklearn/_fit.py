@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils.optimize import _check_optimize_result
 
+from .._orders import shuffle
 from ..network import Network
 from ..session import StepOptions
 from ..training import Epoch, Position, Run
@@ -41,9 +42,9 @@ def _batch_size(wanted: int | str, n: int) -> int:
 
 def _draw_order(rng: np.random.RandomState, last: Order | None, n: int) -> Order:
     """Return the next order: scikit-learn draws each as a permutation of the one before."""
-    step = np.arange(n)
-    rng.shuffle(step)
-    return step if last is None else last[step]
+    order = np.arange(n, dtype=np.intp) if last is None else last.copy()
+    shuffle(rng, order)
+    return order
 
 
 class FitMixin(ABC):

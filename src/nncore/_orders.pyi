@@ -1,0 +1,8 @@
+"""The types of the orders of epochs."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def shuffle(rng: Any, order: npt.NDArray[np.intp]) -> None: ...
