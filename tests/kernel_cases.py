@@ -187,6 +187,8 @@ CALLS = [
     Call("sgd", "n n", (0.1, 0.01), overwrites=False),
     Call("momentum", "n n n", (0.1, 0.9, False, 0.01), n_outputs=2, overwrites=False),
     Call("momentum", "n n n", (0.1, 0.9, True, 0.01), n_outputs=2, overwrites=False),
+    Call("momentum", "n n n", (0.1, 0.9, False, 0.01, True), n_outputs=2, overwrites=False),
+    Call("momentum", "n n n", (0.1, 0.9, True, 0.01, True), n_outputs=2, overwrites=False),
     Call("adam", "n n n n", (0.1, 0.9, 0.99, 1e-3, 0.01), n_outputs=3, overwrites=False, low=0.01),
     Call(
         "amsgrad",

@@ -41,8 +41,11 @@ cdef struct Rule:
     double learning_rate
     double weight_decay
     double decoupled_decay
+    double bias_decay
+    double decoupled_bias_decay
     double momentum
     bint nesterov
+    bint accumulates
     double beta_1
     double beta_2
     double rho
@@ -68,9 +71,9 @@ cdef class Items(Layout):
         uint64_t dropout_step, first_example
         # Of (5): the gradient is scaled and added to what W and b, or the gradient's slot, hold.
         double scale, beta
-        double step_size, epsilon, decay, clipping
-        # η λ of the decoupled decay.
-        double shrinkage
+        double step_size, epsilon, decay, bias_decay, clipping
+        # η λ of the decoupled decay of weights and of biases.
+        double shrinkage, bias_shrinkage
         # The spans of the batch, and how many of them an item has.
         Py_ssize_t n_spans, item_spans
         # Of each span.

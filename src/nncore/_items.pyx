@@ -373,10 +373,11 @@ cdef void _descend(Items w, Tile *tile, Py_ssize_t i) noexcept nogil:
         layer.n_prev, layer.n)
     for p in range(tile.p_begin, tile.p_end):
         _transpose(w, tile, p)
-        if tile.k_begin == 0:
+        if _has_biases(w, tile):
             w.kernels.column_sums(
                 parameters + (layer.b + p * w.panel_width) * size,
-                delta + p * w.panel_width * w.capacity * size, w.scale, 1, w.n_rows, tile.width)
+                delta + p * w.panel_width * w.capacity * size, w.scale,
+                1 - w.rule.learning_rate * w.bias_decay, w.n_rows, tile.width)
 
 
 cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept nogil:
@@ -408,7 +409,7 @@ cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept n
             w.kernels.sgd(gradient + at * size, parameters + at * size, -w.decay, 0, count)
     if measures:
         squares = _squares(w, tile, gradient)
-    if tile.k_begin == 0:
+    if _has_biases(w, tile):
         for p in range(tile.p_begin, tile.p_end):
             bias = layer.b + p * w.panel_width
             if w.phase != MEASURE:
@@ -419,6 +420,10 @@ cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept n
             if fused:
                 _update(w, bias, scratch, tile.width, False)
             elif measures:
+                if w.bias_decay != 0:
+                    w.kernels.sgd(
+                        gradient + bias * size, parameters + bias * size, -w.bias_decay, 0,
+                        tile.width)
                 squares += w.kernels.square_sum(
                     gradient + bias * size, 1, min(tile.width, layer.n - p * w.panel_width),
                     tile.width)
@@ -431,8 +436,13 @@ cdef void _update_tile(Items w, Tile *tile) noexcept nogil:
     for p in range(tile.p_begin, tile.p_end):
         _clipped_update(w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, True)
         _transpose(w, tile, p)
-        if tile.k_begin == 0:
+        if _has_biases(w, tile):
             _clipped_update(w, w.layers[tile.l].b + p * w.panel_width, tile.width, False)
+
+
+cdef inline bint _has_biases(Items w, Tile *tile) noexcept nogil:
+    """Whether the tile's item includes the biases of its panels."""
+    return tile.k_begin == 0 and (w.layers[tile.l].has_bias or w.phase == ACCUMULATE)
 
 
 cdef inline void _transpose(Items w, Tile *tile, Py_ssize_t p) noexcept nogil:
@@ -459,26 +469,27 @@ cdef double _squares(Items w, Tile *tile, const char *vector) noexcept nogil:
 
 
 cdef inline void _clipped_update(
-    Items w, Py_ssize_t at, Py_ssize_t count, bint decays,
+    Items w, Py_ssize_t at, Py_ssize_t count, bint is_weight,
 ) noexcept nogil:
     cdef char *gradient = w.packed[<int> GRADIENT] + at * w.itemsize
     if w.clipping < 1:
         w.kernels.scale(gradient, w.clipping, count)
-    _update(w, at, gradient, count, decays)
+    _update(w, at, gradient, count, is_weight)
 
 
 cdef inline void _update(
-    Items w, Py_ssize_t at, const char *gradient, Py_ssize_t count, bint decays,
+    Items w, Py_ssize_t at, const char *gradient, Py_ssize_t count, bint is_weight,
 ) noexcept nogil:
-    """(6) for `count` parameters from `at` on: weights, which decay, or biases."""
+    """(6) for `count` parameters from `at` on: weights or biases."""
     cdef:
-        double decay = w.decay if decays else 0
+        double decay = w.decay if is_weight else w.bias_decay
+        double shrinkage = w.shrinkage if is_weight else w.bias_shrinkage
         char *parameters = _part(w, PARAMETERS, at)
         char *state_1 = _part(w, STATE_1, at)
         char *state_2 = _part(w, STATE_2, at)
-    if decays and w.shrinkage != 0:
+    if shrinkage != 0:
         # W <- W - η λ W.
-        w.kernels.sgd(parameters, parameters, w.shrinkage, 0, count)
+        w.kernels.sgd(parameters, parameters, shrinkage, 0, count)
     if w.rule.kind == ADAM:
         w.kernels.adam(
             parameters, state_1, state_2, gradient, w.step_size, w.rule.beta_1, w.rule.beta_2,
@@ -496,7 +507,7 @@ cdef inline void _update(
     elif w.rule.kind == MOMENTUM:
         w.kernels.momentum(
             parameters, state_1, gradient, w.rule.learning_rate, w.rule.momentum,
-            w.rule.nesterov, decay, count)
+            w.rule.nesterov, decay, w.rule.accumulates, count)
     else:
         w.kernels.sgd(parameters, gradient, w.rule.learning_rate, decay, count)
 

@@ -72,7 +72,8 @@ cpdef int sgd(
 
 cpdef int momentum(
     floating[::1] parameters, floating[::1] velocity, const floating[::1] gradient,
-    double learning_rate, double momentum, bint nesterov, double weight_decay) except -1 nogil
+    double learning_rate, double momentum, bint nesterov, double weight_decay,
+    bint accumulates=*) except -1 nogil
 
 cpdef int adam(
     floating[::1] parameters, floating[::1] m, floating[::1] v, const floating[::1] gradient,

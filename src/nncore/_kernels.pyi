@@ -92,6 +92,7 @@ def momentum(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    accumulates: bool = False,
 ) -> int: ...
 def adam(
     parameters: npt.NDArray[_Real],

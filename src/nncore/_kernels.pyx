@@ -469,6 +469,7 @@ cpdef int sgd(
 cpdef int momentum(
     floating[::1] parameters, floating[::1] velocity, const floating[::1] gradient,
     double learning_rate, double momentum, bint nesterov, double weight_decay,
+    bint accumulates=False,
 ) except -1 nogil:
     """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g.
 
@@ -482,11 +483,14 @@ cpdef int momentum(
     nesterov : bool
     weight_decay : float
         λ, as in `sgd`.
+    accumulates : bool, default False
+        Whether v adds up gradients instead of steps, v = μ v + g, w -= η v; Nesterov's form
+        w -= η (μ v + g). The parameters are the same as long as η is.
     """
     check_lengths(parameters, gradient, velocity, velocity, velocity)
     table_of(vector(parameters)).momentum(
         <void *> vector(parameters), <void *> vector(velocity), vector(gradient),
-        learning_rate, momentum, nesterov, weight_decay, parameters.shape[0])
+        learning_rate, momentum, nesterov, weight_decay, accumulates, parameters.shape[0])
     return 0
 
 

@@ -43,6 +43,8 @@ cdef struct Layer:
     Py_ssize_t n
     nncore_sigma sigma
     double dropout_rate
+    # Whether steps change its biases.
+    bint has_bias
     # Where W and b begin in a flat vector, and in one that is laid out in panels.
     Py_ssize_t flat_W
     Py_ssize_t flat_b

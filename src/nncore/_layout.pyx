@@ -285,7 +285,7 @@ cdef class Layout:
         for l in range(self.depth):
             layer = &self.layers[l]
             n_prev, n, layer.sigma.kind, layer.sigma.slope, layer.flat_W, layer.flat_b = layers[l]
-            layer.n_prev, layer.n, layer.dropout_rate = n_prev, n, 0
+            layer.n_prev, layer.n, layer.dropout_rate, layer.has_bias = n_prev, n, 0, True
             layer.W, layer.b = packed, packed + self._whole_vectors(n_prev * self._padded(n))
             packed = layer.b + self._whole_vectors(n)
             layer.transposed = transposed

@@ -15,7 +15,7 @@ from ._arrays import as_vector, is_plain
 from ._checks import Strict, as_bool, as_coefficient, as_integer
 from ._layout import Counter, FlatVector
 from .architecture import FLOATS, Architecture
-from .schedules import MOST_STEPS, rates_of
+from .schedules import MOST_STEPS, Schedule, rates_of
 from .typing import LearningRate
 
 __all__ = ["Coefficient", "Flag", "Kind", "Number", "Optimizer", "Rate", "Rule"]
@@ -32,16 +32,22 @@ class Rule:
 
     The weights decay in three forms. `weight_decay` λ adds λ W to the mean gradient of each batch.
     `penalty` α adds ½ α ‖W‖² to the summed loss of a batch, and so α W / N to the mean gradient.
-    `decoupled_decay` λ subtracts η λ W from W before the step of Adam, AMSGrad or RMSprop. With
-    `epsilon_uncorrected`, Adam adds ε to √v instead of √v̂, as in section 2 of the paper.
+    `decoupled_decay` λ subtracts η λ W from W before the step of Adam, AMSGrad or RMSprop. Biases
+    decay by `bias_decay` and `decoupled_bias_decay` instead. With `epsilon_uncorrected`, Adam adds
+    ε to √v instead of √v̂, as in section 2 of the paper. With `accumulates`, momentum's velocity
+    adds up gradients instead of steps. `momenta` replaces μ, or Adam's β₁, by a function of the
+    step number; it is used together with a learning rate that is one.
     """
 
     kind: Kind
     learning_rate: LearningRate
     weight_decay: float = 0.0
     decoupled_decay: float = 0.0
+    bias_decay: float = 0.0
+    decoupled_bias_decay: float = 0.0
     momentum: float = 0.0
     nesterov: bool = False
+    accumulates: bool = False
     beta_1: float = 0.0
     beta_2: float = 0.0
     rho: float = 0.0
@@ -49,6 +55,7 @@ class Rule:
     epsilon: float = 0.0
     epsilon_uncorrected: bool = False
     penalty: float = 0.0
+    momenta: Schedule | None = None
 
     @property
     def schedule(self) -> Callable[[int], float] | None:

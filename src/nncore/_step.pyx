@@ -88,6 +88,11 @@ cdef class Workspace(Items):
         # have the rule's.
         const double[::1] rates
         Py_ssize_t first_rated
+        # Their momenta, or β₁; None if all steps have the rule's.
+        const double[::1] momenta
+        # What scales each batch's gradient, and the batch's number; None for 1 / weight.
+        const double[::1] scales
+        Py_ssize_t batch
         # The sum of a batch's weights, and that of a run's losses.
         double weight, total
         # A loss of the user's, and whether batches call it; the sum of the last batch's losses.
@@ -100,6 +105,7 @@ cdef class Workspace(Items):
         super().__init__(architecture, batch_size, span, most_spans, n_threads, blas)
         self.custom_loss = architecture.custom_loss
         self.calls_loss = self.custom_loss is not None
+        self.scales = None
 
     def configure(self, rule, options):
         """Set the rule (6), an `optimizers.Rule`, and the `StepOptions` of the steps to come."""
@@ -109,18 +115,20 @@ cdef class Workspace(Items):
             "amsgrad": AMSGRAD, "rmsprop": RMSPROP}
         self.rule = Rule(
             kinds[rule.kind], rule.learning_rate if rule.schedule is None else 0,
-            rule.weight_decay, rule.decoupled_decay, rule.momentum, rule.nesterov, rule.beta_1,
-            rule.beta_2, rule.rho, rule.centered, rule.epsilon, rule.epsilon_uncorrected,
-            rule.penalty, options.max_norm, options.dropout_seed)
-        self.rates = None
+            rule.weight_decay, rule.decoupled_decay, rule.bias_decay, rule.decoupled_bias_decay,
+            rule.momentum, rule.nesterov, rule.accumulates, rule.beta_1, rule.beta_2, rule.rho,
+            rule.centered, rule.epsilon, rule.epsilon_uncorrected, rule.penalty, options.max_norm,
+            options.dropout_seed)
+        self.rates = self.momenta = None
         self.drops = any(options.dropout)
         for l in range(self.depth):
             self.layers[l].dropout_rate = (
                 options.dropout[l] if l < len(options.dropout) else 0)
+            self.layers[l].has_bias = options.biases[l] if options.biases else True
 
-    def schedule(self, const double[::1] rates not None):
-        """Set the learning rate of each of the next steps; the next rule ends this."""
-        self.rates = rates
+    def schedule(self, const double[::1] rates not None, const double[::1] momenta=None):
+        """Set rate, and momentum or β₁, of each of the next steps; the next rule ends this."""
+        self.rates, self.momenta = rates, momenta
         self.first_rated = self.step_count
         self.rule.learning_rate = rates[0]
 
@@ -139,13 +147,16 @@ cdef class Workspace(Items):
     def train(
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
         Py_ssize_t begin, Py_ssize_t end, double[:, ::1] sums, bint keep_going,
+        const double[::1] scales=None,
     ):
         """Make the steps of a range of examples; set `done` to the first one not used.
 
         Batches are cut from the examples begin to end, taken in `order` or, if it is None, as they
         lie. A row of `sums`, of shape (n_batches, 3), receives a batch's loss before its step,
         summed with the examples' weights; the sum of these weights; and the ‖W‖² before the step
-        if the rule has a penalty. A batch without weight makes no step.
+        if the rule has a penalty. A batch without weight makes no step. With `scales`, these
+        factors of the batches' summed gradients replace the reciprocals of the weights, and every
+        batch makes a step.
 
         A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C,
         or an exception in a loss of the user's, ends it after a whole step and is raised.
@@ -153,8 +164,10 @@ cdef class Workspace(Items):
         self.done = begin
         self._begin(examples, order, min(batch_size, end - begin))
         self.dropout_step = self.step_count
+        self.scales, self.batch = scales, 0
         with nogil:
             self.done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
+        self.scales = None
         self._end()
 
     def write_back(self, tuple vectors not None, Counter steps):
@@ -339,13 +352,14 @@ cdef Py_ssize_t _train(
         if not (isfinite(sums[0]) or keep_going):
             begin += w.n_rows
             break
-        if w.weight != 0:
+        if w.weight != 0 or w.scales is not None:
             # The last step looks at its tiles while they are in the cache.
             w.tiles_are_checked = begin + w.n_rows == end
             _step(w)
             if w.rule.penalty > 0:
                 sums[2] = _sum(w.weight_squares, w.n_tiles)
         begin += w.n_rows
+        w.batch = w.batch + 1
         sums += 3
         if w.team.interrupted:
             break
@@ -488,11 +502,15 @@ cdef void _count_step(Workspace w) noexcept nogil:
     cdef double correction
     if w.rates is not None:
         w.rule.learning_rate = w.rates[w.step_count - w.first_rated]
+    if w.momenta is not None:
+        w.rule.momentum = w.rule.beta_1 = w.momenta[w.step_count - w.first_rated]
     w.step_count = w.step_count + 1
     w.clipping = 1
-    w.scale, w.beta = 1 / w.weight, 0
+    w.scale, w.beta = w.scales[w.batch] if w.scales is not None else 1 / w.weight, 0
     w.decay = w.rule.weight_decay + w.rule.penalty * w.scale
+    w.bias_decay = w.rule.bias_decay
     w.shrinkage = w.rule.learning_rate * w.rule.decoupled_decay
+    w.bias_shrinkage = w.rule.learning_rate * w.rule.decoupled_bias_decay
     if w.rule.kind == ADAM or w.rule.kind == AMSGRAD:
         correction = sqrt(1 - w.rule.beta_2 ** w.step_count)
         w.step_size = w.rule.learning_rate * correction / (1 - w.rule.beta_1 ** w.step_count)
@@ -504,7 +522,7 @@ cdef void _clip(Workspace w) noexcept nogil:
     cdef double squares = _sum(w.gradient_squares, w.n_tiles)
     if squares > w.rule.max_norm ** 2:
         w.clipping = w.rule.max_norm / sqrt(squares)
-    w.decay = 0
+    w.decay = w.bias_decay = 0
 
 
 cdef inline double _sum(const double *x, Py_ssize_t count) noexcept nogil:

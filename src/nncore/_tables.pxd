@@ -84,7 +84,8 @@ cdef extern from "nncore.h" nogil:
             Py_ssize_t count) noexcept nogil
         void (*momentum)(
             void *parameters, void *velocity, const void *gradient, double learning_rate,
-            double momentum, bint nesterov, double weight_decay, Py_ssize_t count) noexcept nogil
+            double momentum, bint nesterov, double weight_decay, bint accumulates,
+            Py_ssize_t count) noexcept nogil
         void (*adam)(
             void *parameters, void *m, void *v, const void *gradient, double step_size,
             double beta_1, double beta_2, double epsilon, double weight_decay,

@@ -520,15 +520,18 @@ def momentum(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    accumulates: bool = False,
 ) -> None:
     """(6) with momentum: v = μ v - η g, w += v; Nesterov's form w += μ v - η g.
 
-    I. Sutskever, J. Martens, G. Dahl, G. Hinton, On the importance of initialization and momentum
-    in deep learning (2013).
+    With `accumulates` v adds up gradients instead: v = μ v + g, w -= η v, or w -= η (μ v + g). I.
+    Sutskever, J. Martens, G. Dahl, G. Hinton, On the importance of initialization and momentum in
+    deep learning (2013).
     """
     g = gradient + weight_decay * parameters
-    velocity[...] = momentum * velocity - learning_rate * g
-    parameters += momentum * velocity - learning_rate * g if nesterov else velocity
+    into, out = (1, -learning_rate) if accumulates else (-learning_rate, 1)
+    velocity[...] = momentum * velocity + into * g
+    parameters += out * (momentum * velocity + into * g if nesterov else velocity)
 
 
 def adam(

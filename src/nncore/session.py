@@ -46,11 +46,14 @@ class StepOptions:
         The dropout rate of each hidden layer; empty for none.
     dropout_seed : int
         Together with the step, layer, example and unit it determines which units are dropped.
+    biases : tuple of bool
+        Whether steps change the biases of each layer; empty for all.
     """
 
     max_norm: float = 0.0
     dropout: tuple[float, ...] = ()
     dropout_seed: int = 0
+    biases: tuple[bool, ...] = ()
 
 
 NO_OPTIONS = StepOptions()
@@ -259,6 +262,7 @@ class Session:
         sums: npt.NDArray[np.float64],
         *,
         keep_going: bool = False,
+        scales: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Make the steps of a range of examples, equations (1) to (6), after `use`.
 
@@ -277,6 +281,9 @@ class Session:
         keep_going : bool, default False
             Whether a batch whose loss is not finite makes its step like any other. Otherwise it
             ends the range, and `sums` shows it.
+        scales : ndarray of shape (n_batches,), optional
+            The factor of each batch's gradient, summed with the examples' weights; by default the
+            reciprocal of the sum of these weights. A batch without weight makes a step, too.
 
         Raises
         ------
@@ -289,7 +296,7 @@ class Session:
             self._set_rates(-(-(end - begin) // batch_size))
         self._is_ahead = True
         try:
-            self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going)
+            self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going, scales)
         finally:
             self.done = self._workspace.done
 
@@ -387,9 +394,14 @@ class Session:
         if self._workspace.knows_rates(n_steps):
             return
         assert self._schedule is not None
+        assert self._rule is not None
         if isinstance(self._schedule, Schedule):
             n_steps = max(n_steps, _RATES_AHEAD)
-        self._workspace.schedule(rates_of(self._schedule, self._workspace.step_count, n_steps))
+        begin, momenta = self._workspace.step_count, self._rule.momenta
+        self._workspace.schedule(
+            rates_of(self._schedule, begin, n_steps),
+            None if momenta is None else momenta.rates(begin, n_steps),
+        )
 
     def total_loss(
         self,

@@ -62,12 +62,17 @@ class DivergenceError(ArithmeticError):
 
 
 class Piece(NamedTuple):
-    """Whole batches of an epoch: the places begin to end of `order` in `examples`."""
+    """Whole batches of an epoch: the places begin to end of `order` in `examples`.
+
+    `scales` holds, for each of these batches, what scales its summed gradient; by default the
+    reciprocal of its weight.
+    """
 
     examples: Examples
     order: Order | None
     begin: int
     end: int
+    scales: Floats | None = None
 
 
 Pieces = Generator[Piece, None, None]
@@ -299,6 +304,7 @@ class Run:
         """Make the steps of whole batches of a piece; return how many."""
         position, size = self.position, self._batch_size
         n_batches = -(-(end - begin) // size)
+        first = (begin - piece.begin) // size
         self._make_room(position.batch + n_batches)
         self._session.done = begin
         try:
@@ -310,6 +316,7 @@ class Run:
                 end,
                 position.sums[position.batch :],
                 keep_going=self._keep_going,
+                scales=None if piece.scales is None else piece.scales[first:],
             )
         finally:
             position.batch += -(-(self._session.done - begin) // size)

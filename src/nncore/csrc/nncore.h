@@ -155,8 +155,10 @@ typedef struct {
     /* (6) on flat vectors: gradient descent, with momentum, Adam, AMSGrad and RMSprop. */
     void (*sgd)(void *parameters, const void *gradient, double learning_rate, double weight_decay,
                 ptrdiff_t count);
+    /* The velocity adds up steps or, if `accumulates`, gradients. */
     void (*momentum)(void *parameters, void *velocity, const void *gradient, double learning_rate,
-                     double momentum, int nesterov, double weight_decay, ptrdiff_t count);
+                     double momentum, int nesterov, double weight_decay, int accumulates,
+                     ptrdiff_t count);
     void (*adam)(void *parameters, void *m, void *v, const void *gradient, double step_size,
                  double beta_1, double beta_2, double epsilon, double weight_decay,
                  ptrdiff_t count);

@@ -18,17 +18,18 @@ static void sgd(void *parameters_, const void *gradient_, double learning_rate, 
 
 static void momentum(void *parameters_, void *velocity_, const void *gradient_,
                      double learning_rate, double momentum, int nesterov, double weight_decay,
-                     ptrdiff_t count) {
+                     int accumulates, ptrdiff_t count) {
     real *w = parameters_, *velocity = velocity_;
     const real *gradient = gradient_;
-    const V rate = broadcast((real)learning_rate), decay = broadcast((real)weight_decay);
-    const V mu = broadcast((real)momentum);
+    const V decay = broadcast((real)weight_decay), mu = broadcast((real)momentum);
+    const V into = broadcast(accumulates ? 1 : -(real)learning_rate);
+    const V out = broadcast(accumulates ? -(real)learning_rate : 1);
     FOR_EACH_VECTOR (i, left, count) {
         const V x = LOAD(w + i, left);
         const V g = multiply_add(decay, x, LOAD(gradient + i, left));
-        const V v = mu * LOAD(velocity + i, left) - rate * g;
+        const V v = mu * LOAD(velocity + i, left) + into * g;
         STORE(velocity + i, v, left);
-        STORE(w + i, x + (nesterov ? mu * v - rate * g : v), left);
+        STORE(w + i, x + out * (nesterov ? mu * v + into * g : v), left);
     }
 }
 
