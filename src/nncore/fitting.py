@@ -63,6 +63,7 @@ class Fit:
 
     Attributes
     ----------
+    network : Network
     history : History
         The epochs so far.
 
@@ -96,7 +97,7 @@ class Fit:
         resume: FilePath | None,
     ) -> None:
         architecture = network.architecture
-        self._network = network
+        self.network = network
         self._epochs = as_integer("epochs", epochs, high=None)
         batch_size = as_integer("batch_size", batch_size)
         self._optimizer = optimizer = as_optimizer(optimizer)
@@ -159,7 +160,7 @@ class Fit:
     @property
     def work(self) -> int:
         """A measure of the time that `run` takes."""
-        return self._network.architecture.n_parameters * self._training.n * self._epochs
+        return self.network.architecture.n_parameters * self._training.n * self._epochs
 
     @property
     def exclusive(self) -> list[tuple[str, object]]:
@@ -181,7 +182,7 @@ class Fit:
         DivergenceError, KeyboardInterrupt
             As in `Network.fit`; or what a callback raised.
         """
-        network, optimizer, record = self._network, self._optimizer, self._record
+        network, optimizer, record = self.network, self._optimizer, self._record
         training, callbacks, checkpoint = self._training, self._callbacks, self._checkpoint
         if self._restore is None:
             record.begin()
@@ -208,25 +209,30 @@ class Fit:
                 on_chunk=writer.end_chunk if writer else None,
             )
             for epoch in run.epochs(0 if record.is_finished else self._epochs):
-                report = self._evaluation.report(check)
-                end = EpochEnd(
-                    epoch=epoch.number,
-                    epochs=self._epochs,
-                    loss=epoch.loss / training.weight,
-                    validation_loss=report.pop("validation_loss", None),
-                    metrics=report,
-                    seconds=epoch.seconds,
-                    n_examples=training.n,
-                    network=network,
-                    optimizer=optimizer,
-                )
-                record.history.append(end)
-                record.is_finished = any_stops(callbacks, end)
-                is_last = record.is_finished or end.epoch == self._epochs
+                metrics = self._evaluation.report(check)
+                validation_loss = metrics.pop("validation_loss", None)
+                loss = epoch.loss / training.weight
+                record.history.append(loss, validation_loss, metrics, epoch.seconds)
+                end = None
+                if callbacks:  # to create it takes a quarter of a small epoch
+                    end = EpochEnd(
+                        epoch=epoch.number,
+                        epochs=self._epochs,
+                        loss=loss,
+                        validation_loss=validation_loss,
+                        metrics=metrics,
+                        seconds=epoch.seconds,
+                        n_examples=training.n,
+                        network=network,
+                        optimizer=optimizer,
+                    )
+                    record.is_finished = any_stops(callbacks, end)
+                is_last = record.is_finished or epoch.number == self._epochs
                 if writer:
                     writer.end_epoch(is_last=is_last)
                 if is_last:
-                    end.finish()
+                    if end is not None:
+                        end.finish()
                     break
                 if check is not None:
                     check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -118,14 +118,20 @@ class History:
     def __len__(self) -> int:
         return len(self.loss)
 
-    def append(self, end: EpochEnd) -> None:
+    def append(
+        self,
+        loss: float,
+        validation_loss: float | None,
+        metrics: Mapping[str, float],
+        seconds: float,
+    ) -> None:
         """Add an epoch."""
-        self.loss.append(end.loss)
-        if end.validation_loss is not None:
-            self.validation_loss.append(end.validation_loss)
-        for name, value in end.metrics.items():
+        self.loss.append(loss)
+        if validation_loss is not None:
+            self.validation_loss.append(validation_loss)
+        for name, value in metrics.items():
             self.metrics.setdefault(name, []).append(value)
-        self.seconds.append(end.seconds)
+        self.seconds.append(seconds)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return all columns by their names: "epoch", "loss", ..., "seconds"."""

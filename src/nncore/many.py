@@ -22,12 +22,16 @@ from .hints import hint_at_data
 from .history import Callback, History
 from .network import Network
 from .optimizers import Optimizer
+from .session import Session
 from .training import DivergenceError
 from .typing import Metrics, OptimizerName
 
 __all__ = ["fit_many"]
 
 T = TypeVar("T")
+
+# How many unused sessions a thread keeps for the next networks.
+_MOST_IDLE = 4
 
 # One value for all networks, or a list with one for each; as a type, `list` would be invariant.
 Each: TypeAlias = T | Sequence[T]
@@ -315,11 +319,14 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
         stop.set()
 
     def work() -> None:
+        # Those of the networks trained before: memory for one network per thread.
+        idle: deque[Session] = deque(maxlen=_MOST_IDLE)
         try:
             while todo and not stop.is_set():
                 fit = todo.popleft()
                 try:
-                    fit.run(check)
+                    with fit.network.sessions_from(idle):
+                        fit.run(check)
                 except DivergenceError as error:
                     # Without the frames, which would keep the session.
                     fit.history.error = error.with_traceback(None)

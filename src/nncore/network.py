@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -487,8 +488,8 @@ class Network(Strict):
                 session = self._idle.popleft()
             except IndexError:  # another thread took it
                 break
-            if session.shape == shape:
-                session.release = self._keep
+            if session.shape == shape and session.architecture == self._architecture:
+                session.serve(self._architecture, self._vector, self._keep)
                 return session
             self._idle.append(session)
         return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
@@ -496,6 +497,19 @@ class Network(Strict):
     def _keep(self, session: Session) -> None:
         if session.n_bytes <= _MOST_IDLE:
             self._idle.appendleft(session)
+
+    @contextmanager
+    def sessions_from(self, idle: deque[Session]) -> Iterator[None]:
+        """Take unused sessions from `idle`, and leave them there, in the ``with`` block.
+
+        They may be those of other networks. So networks of one architecture that train one after
+        the other need a single workspace.
+        """
+        own, self._idle = self._idle, idle
+        try:
+            yield
+        finally:
+            self._idle = own
 
     def predict(
         self, X: npt.ArrayLike, *, out: Array | None = None, n_threads: int | None = None

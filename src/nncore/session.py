@@ -98,9 +98,7 @@ class Session:
         most_spans: int | None = None,
         blas: bool = False,
     ) -> None:
-        self.architecture = architecture
         self.shape = batch_size, n_threads
-        self.release = release
         self._blas = blas
         if span is None:
             span = span_of(batch_size, architecture.n_parameters, blas)
@@ -119,9 +117,7 @@ class Session:
         self._rule: Rule | None = None
         self._schedule: Callable[[int], float] | None = None
         self._options: StepOptions | None = None
-        # Parameters, then state.
-        self._parameters_only = (parameters,)
-        self._vectors: tuple[FlatVector, ...] = self._parameters_only
+        self.serve(architecture, parameters, release)
         # Whether there are steps that are not written back.
         self._is_ahead = False
         # The place of the first example that the last call of `train` did not use, for callers
@@ -129,6 +125,19 @@ class Session:
         self.done = 0
         # What the ``with`` block has to leave; a session on one thread and without BLAS needs none.
         self._guard = ExitStack() if blas or n_threads > 1 else None
+
+    def serve(
+        self,
+        architecture: Architecture,
+        parameters: FlatVector,
+        release: Callable[[Session], None] | None,
+    ) -> None:
+        """Become the session of another network, whose architecture is equal; see `Session`."""
+        self.architecture = architecture
+        self.release = release
+        # Parameters, then state.
+        self._parameters_only = (parameters,)
+        self._vectors: tuple[FlatVector, ...] = self._parameters_only
 
     @property
     def n_bytes(self) -> int:
