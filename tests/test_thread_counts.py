@@ -3,6 +3,7 @@
 import _thread
 import math
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,27 @@ def test_a_short_call_starts_no_threads_for_its_steps(
     assert started == []
     net.fit(np.tile(X, (20, 1)), np.tile(Y, (20, 1)), batch_size=64)
     assert len(started) > 0
+
+
+def test_calls_in_several_threads_share_the_processors(
+    machine: pytest.MonkeyPatch, started: list[int]
+) -> None:
+    net, X, Y = problem((100, 1000, 1), n=400)
+    counts = []
+
+    def fit() -> None:
+        before = len(started)
+        net.fit(X, Y, batch_size=400)
+        counts.append(1 + len(started) - before)
+
+    fit()
+    with net.session(10**6, batch_size=400):
+        fit()
+        other = threading.Thread(target=fit)
+        other.start()
+        other.join()
+    fit()
+    assert counts == [8, 8, 4, 8]
 
 
 @pytest.mark.parametrize(

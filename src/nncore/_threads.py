@@ -15,7 +15,7 @@ import threadpoolctl
 
 from ._checks import as_integer
 
-__all__ = ["as_n_threads", "available_threads", "blas_on_one_thread"]
+__all__ = ["as_n_threads", "at_work", "available_threads", "blas_on_one_thread", "is_large"]
 
 # A thread pays for itself from so many multiplications on: per step because of the barriers, per
 # call because of its start. benchmarks/README.md has the measurement.
@@ -24,6 +24,12 @@ _WORK_PER_CALL = 10_000_000
 
 # More would only wait for each other.
 _MOST_THREADS = 1024
+
+# Of what follows, which all threads use.
+_lock = threading.Lock()
+
+# The threads in blocks of `at_work`; keys tell the blocks apart.
+_at_work: dict[object, int] = {}
 
 
 @functools.cache
@@ -61,12 +67,38 @@ def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
     if n_threads is not None:
         return as_integer("n_threads", n_threads, high=_MOST_THREADS)
     wanted = min(step // _WORK_PER_STEP, call // _WORK_PER_CALL)
-    return 1 if wanted < 2 else min(wanted, available_threads())
+    return 1 if wanted < 2 else min(wanted, max(1, available_threads() // (1 + _others_at_work())))
+
+
+def is_large(step: int) -> bool:
+    """Whether steps of so many multiplications may take several threads."""
+    return step >= 2 * _WORK_PER_STEP
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Count the calling thread among those that share the processors, each with an equal part.
+
+    So calls in several threads, of a thread pool or of joblib, do not start more threads than there
+    are processors.
+    """
+    key = object()
+    with _lock:
+        _at_work[key] = threading.get_ident()
+    try:
+        yield
+    finally:
+        with _lock:
+            del _at_work[key]
+
+
+def _others_at_work() -> int:
+    with _lock:
+        return len({*_at_work.values(), threading.get_ident()}) - 1
 
 
 # The blocks that keep BLAS to one thread at present, each as the thread that runs it, and what to
 # set when the last of them is left: functions, each with the number of threads found.
-_lock = threading.Lock()
 _users: list[int] = []
 _original: list[tuple[_BlasThreads, int]] = []
 
@@ -131,7 +163,10 @@ def _forget_other_threads() -> None:
     global _lock
     _lock = threading.Lock()
     was_limited = bool(_users)
-    _users[:] = [user for user in _users if user == threading.get_ident()]
+    here = threading.get_ident()
+    for key in [key for key, thread in _at_work.items() if thread != here]:
+        del _at_work[key]
+    _users[:] = [user for user in _users if user == here]
     if was_limited and not _users:
         _restore()
 

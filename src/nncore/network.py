@@ -17,7 +17,7 @@ from ._files import FilePath
 from ._forward import ForwardPass
 from ._kernels import KERNELS
 from ._layout import Examples, FlatVector
-from ._threads import as_n_threads
+from ._threads import as_n_threads, is_large
 from .architecture import Architecture
 from .fitting import as_step_options, fit
 from .history import Callback, History
@@ -492,7 +492,10 @@ class Network(Strict):
                 session.serve(self._architecture, self._vector, self._keep)
                 return session
             self._idle.append(session)
-        return Session(self._architecture, self._vector, *shape, self._keep, blas=_BLAS)
+        shares = is_large(batch_size * one)
+        return Session(
+            self._architecture, self._vector, *shape, self._keep, blas=_BLAS, shares=shares
+        )
 
     def _keep(self, session: Session) -> None:
         if session.n_bytes <= _MOST_IDLE:
@@ -964,7 +967,8 @@ class Network(Strict):
         n_threads : int, optional
             The number of threads, at most 1024; results do not depend on it. By default as many as
             make the call faster, a single one for small steps, but not more than the affinity mask,
-            the cgroup and ``OMP_NUM_THREADS`` allow. An explicit number is used as given.
+            the cgroup and ``OMP_NUM_THREADS`` allow, divided by the number of Python's threads that
+            train networks in large steps. An explicit number is used as given.
         resume : str or path, optional
             A file that `nncore.callbacks.Checkpoint` wrote in a run with the same data and
             arguments. Training continues from there with the same bits as if it had never been

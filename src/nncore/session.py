@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ._caches import l2_bytes
 from ._layout import Examples, FlatVector
 from ._step import Workspace, span_of, spans_of
-from ._threads import blas_on_one_thread
+from ._threads import at_work, blas_on_one_thread
 from .architecture import Architecture
 from .losses import total_loss
 from .optimizers import Optimizer, Rule
@@ -84,6 +84,8 @@ class Session:
         exceed the L2 cache.
     blas : bool, optional
         Whether BLAS forms the products.
+    shares : bool, optional
+        Whether the processors are shared with it: other threads then use fewer.
     """
 
     def __init__(
@@ -97,9 +99,10 @@ class Session:
         span: int | None = None,
         most_spans: int | None = None,
         blas: bool = False,
+        shares: bool = False,
     ) -> None:
         self.shape = batch_size, n_threads
-        self._blas = blas
+        self._blas, self._shares = blas, shares
         if span is None:
             span = span_of(batch_size, architecture.n_parameters, blas)
         if most_spans is None:
@@ -123,8 +126,8 @@ class Session:
         # The place of the first example that the last call of `train` did not use, for callers
         # that an exception reaches.
         self.done = 0
-        # What the ``with`` block has to leave; a session on one thread and without BLAS needs none.
-        self._guard = ExitStack() if blas or n_threads > 1 else None
+        # What the ``with`` block has to leave; a session for small steps without BLAS needs none.
+        self._guard = ExitStack() if blas or shares or n_threads > 1 else None
 
     def serve(
         self,
@@ -152,6 +155,8 @@ class Session:
     def __enter__(self) -> Session:
         if self._guard is not None:
             with ExitStack() as guard:
+                if self._shares:
+                    guard.enter_context(at_work())
                 if self._blas:
                     guard.enter_context(blas_on_one_thread())
                 if self._workspace.n_threads > 1:
