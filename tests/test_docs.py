@@ -24,7 +24,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchma
 
 
 # Packages that single examples need and the tests do not.
-OPTIONAL = {"jax", "keras", "onnx", "torch"}
+OPTIONAL = {"jax", "keras", "onnx", "optuna", "torch"}
 
 
 def python_blocks(document: Path) -> list[str]:
