@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
-from nncore._layout cimport Examples, Layout
+from nncore._layout cimport Examples, Layout, Source
 from nncore._team cimport Team
 
 
@@ -91,4 +91,8 @@ cdef class Items(Layout):
 
 cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil
 
-cdef char *outputs_at(Items w, Py_ssize_t first, Py_ssize_t row) noexcept nogil
+cdef void copy_outputs(Items w, char *out) noexcept nogil
+
+cdef void set_targets(
+    Items w, char *Y, const Source *source, const Py_ssize_t *order, Py_ssize_t first,
+    Py_ssize_t n_rows) noexcept nogil

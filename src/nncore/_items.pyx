@@ -8,7 +8,7 @@ addresses are bytes and all offsets numbers, so one source serves float32 and fl
 cimport numpy as cnp
 from libc.string cimport memcpy, memset
 
-from nncore._kernels cimport IDENTITY, SOFTMAX
+from nncore._kernels cimport CROSS_ENTROPY, IDENTITY, SOFTMAX
 from nncore._layout cimport (
     GRADIENT, PARAMETERS, STATE_1, STATE_2, STATE_3, Layer, Layout, Slot, Source, Tile,
     width_of_panel)
@@ -82,8 +82,8 @@ cdef void _spans(Items w, Py_ssize_t i, int rank) noexcept nogil:
         Py_ssize_t n_rows = min(n_item, w.n_rows - i * n_item)
         # Where the item's rows are in the workspace.
         Py_ssize_t row = rank * n_item if w.phase == FORWARD else i * n_item
-        char *outputs = outputs_at(w, first, row)
-        char *Y = w.Y + row * w.n_out * w.itemsize
+        char *outputs = _outputs_at(w, first, row)
+        char *Y = w.Y + row * w.output_stride * w.itemsize
         const char *sample_weight = NULL
     if w.examples.sample_weight != NULL:
         sample_weight = w.sample_weight + row * w.itemsize
@@ -92,28 +92,37 @@ cdef void _spans(Items w, Py_ssize_t i, int rank) noexcept nogil:
             _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
         if not _activate(w, outputs, sample_weight, first, row, n_rows) or w.phase == ACTIVATE:
             return
-        if w.examples.classes == NULL and w.examples.Y.data == NULL:
+        if w.examples.Y.data != NULL:
+            set_targets(w, Y, &w.examples.Y, w.order, first, n_rows)
+        elif not _has_classes(w):
             return
-        _gather_targets(w, Y, first, n_rows)
-        _add_losses(w, i * w.item_spans, outputs, Y, sample_weight, n_rows)
+        _add_losses(w, i * w.item_spans, outputs, Y, sample_weight, first, n_rows)
         if w.phase == FORWARD:
             return
     _go_back(w, outputs, Y, sample_weight, first, row, n_rows)
 
 
-cdef inline bint _is_row_major(Items w) noexcept nogil:
-    """Whether the outputs are row-major in the workspace. The panel of a single output is, too."""
-    return w.panel_width == 0 or w.n_out == 1
+cdef inline bint _has_classes(Items w) noexcept nogil:
+    """Whether the targets are class indices that (2) and (3) read where they lie."""
+    return w.loss == CROSS_ENTROPY and w.examples.classes != NULL
 
 
-cdef char *outputs_at(Items w, Py_ssize_t first, Py_ssize_t row) noexcept nogil:
-    """Where the row-major outputs of the examples from `first` on are, or will be."""
-    cdef Py_ssize_t size = w.n_out * w.itemsize
+cdef inline char *_outputs_at(Items w, Py_ssize_t first, Py_ssize_t row) noexcept nogil:
+    """Where whole rows of outputs, of the examples from `first` on, are or will be."""
+    if w.outputs_are_panel:
+        return w.activations + (w.layers[w.depth - 1].A + row * w.output_stride) * w.itemsize
     if w.outs[w.depth - 1] != NULL:
-        return w.outs[w.depth - 1] + first * size
-    if _is_row_major(w):
-        return w.activations + w.layers[w.depth - 1].A * w.itemsize + row * size
-    return w.outputs + row * size
+        return w.outs[w.depth - 1] + first * w.n_out * w.itemsize
+    return w.outputs + row * w.n_out * w.itemsize
+
+
+cdef void copy_outputs(Items w, char *out) noexcept nogil:
+    """Copy the batch's outputs to a row-major array."""
+    if w.outputs_are_panel:
+        _copy_rows(
+            w, out, w.activations + w.layers[w.depth - 1].A * w.itemsize, 0, w.n_rows, w.n_out)
+    else:
+        memcpy(out, w.outputs, w.n_rows * w.n_out * w.itemsize)
 
 
 cdef bint _activate(
@@ -130,7 +139,6 @@ cdef bint _activate(
         char *A
         char *derivatives
         Layer *layer
-        bint is_row_major = _is_row_major(w)
         nncore_sigma sigma
     if w.rows_in_place:
         A_prev = X.data + (first - row) * X.row_stride
@@ -151,9 +159,9 @@ cdef bint _activate(
         _clear_weightless(w, examples, sample_weight, row, n_rows)
     for l in range(w.depth):
         layer = &w.layers[l]
-        # Softmax needs whole rows, so in panels it waits until they are row-major.
+        # Softmax needs whole rows, so in several panels it waits until they are row-major.
         sigma = layer.sigma
-        if sigma.kind == SOFTMAX and not is_row_major:
+        if sigma.kind == SOFTMAX and not w.outputs_are_panel:
             sigma.kind = IDENTITY
         A = w.activations + layer.A * size
         derivatives = NULL
@@ -170,7 +178,7 @@ cdef bint _activate(
             _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
         A_prev = A
         A_stride = 0
-    if not is_row_major:
+    if not w.outputs_are_panel:
         if w.outs[w.depth - 1] == NULL:
             _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
         layer = &w.layers[w.depth - 1]
@@ -199,14 +207,19 @@ cdef void _go_back(
         Layer *last = &w.layers[w.depth - 1]
         char *delta = w.deltas + last.A * size
         char *output_deltas = (
-            (delta if _is_row_major(w) else w.output_deltas) + row * w.n_out * size)
+            (delta if w.outputs_are_panel else w.output_deltas) + row * w.output_stride * size)
         const char *derivatives = outputs
-    if last.derivatives != last.A:
-        derivatives = _output_derivatives(w, row, n_rows)
-    w.kernels.output_delta(
-        output_deltas, outputs, derivatives, Y, sample_weight, w.loss, w.threshold,
-        last.sigma, n_rows, w.n_out)
-    if not _is_row_major(w):
+    if _has_classes(w):
+        w.kernels.class_delta(
+            output_deltas, outputs, w.examples.classes, w.order, first, sample_weight, n_rows,
+            w.n_out, w.output_stride)
+    else:
+        if last.derivatives != last.A:
+            derivatives = _output_derivatives(w, row, n_rows)
+        w.kernels.output_delta(
+            output_deltas, outputs, derivatives, Y, sample_weight, w.loss, w.threshold,
+            last.sigma, n_rows, w.n_out, w.output_stride)
+    if not w.outputs_are_panel:
         w.kernels.gather(
             delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
             row, n_rows, w.capacity, w.n_out)
@@ -219,12 +232,12 @@ cdef void _go_back(
 cdef const char *_output_derivatives(
     Items w, Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
-    """Return the output layer's σ′(Z) of some rows, row-major."""
+    """Return whole rows of the output layer's σ′(Z)."""
     cdef:
         const char *derivatives = (
             w.activations + w.layers[w.depth - 1].derivatives * w.itemsize)
-        Py_ssize_t row_out = row * w.n_out * w.itemsize
-    if _is_row_major(w):
+        Py_ssize_t row_out = row * w.output_stride * w.itemsize
+    if w.outputs_are_panel:
         return derivatives + row_out
     _copy_rows(w, w.output_derivatives + row_out, derivatives, row, n_rows, w.n_out)
     return w.output_derivatives + row_out
@@ -243,14 +256,19 @@ cdef void _gather_weights(
 
 cdef void _add_losses(
     Items w, Py_ssize_t span, const char *A, const char *Y, const char *sample_weight,
-    Py_ssize_t n_rows,
+    Py_ssize_t first, Py_ssize_t n_rows,
 ) noexcept nogil:
     """(2) for each span of an item: sums that do not depend on how many spans an item has."""
-    cdef Py_ssize_t step = w.span * w.n_out * w.itemsize
+    cdef Py_ssize_t count, step = w.span * w.output_stride * w.itemsize
     while n_rows > 0:
-        w.span_losses[span] = w.kernels.loss(
-            A, Y, sample_weight, w.loss, w.threshold, min(w.span, n_rows), w.n_out)
-        span, n_rows, A, Y = span + 1, n_rows - w.span, A + step, Y + step
+        count = min(w.span, n_rows)
+        if _has_classes(w):
+            w.span_losses[span] = w.kernels.class_loss(
+                A, w.examples.classes, w.order, first, sample_weight, count, w.output_stride)
+        else:
+            w.span_losses[span] = w.kernels.loss(
+                A, Y, sample_weight, w.loss, w.threshold, count, w.n_out, w.output_stride)
+        span, first, n_rows, A, Y = span + 1, first + w.span, n_rows - w.span, A + step, Y + step
         if sample_weight != NULL:
             sample_weight += w.span * w.itemsize
 
@@ -344,16 +362,15 @@ cdef inline void _copy_rows(
         memcpy(out, A + row * n * w.itemsize, n_rows * n * w.itemsize)
 
 
-cdef inline void _gather_targets(
-    Items w, char *Y, Py_ssize_t first, Py_ssize_t n_rows,
+cdef void set_targets(
+    Items w, char *Y, const Source *source, const Py_ssize_t *order, Py_ssize_t first,
+    Py_ssize_t n_rows,
 ) noexcept nogil:
-    cdef const Source *source = &w.examples.Y
-    if w.examples.classes != NULL:
-        w.kernels.one_hot(Y, w.examples.classes, w.order, first, n_rows, w.n_out)
-    else:
-        w.kernels.gather(
-            Y, source.data, source.type, source.row_stride, source.column_stride, w.order,
-            w.n_order, first, w.n_out, 0, n_rows, n_rows, w.n_out)
+    """Set rows of targets, which lie as the outputs do."""
+    w.kernels.gather(
+        Y, source.data, source.type, source.row_stride, source.column_stride, order, w.n_order,
+        first, (w.panel_width if w.outputs_are_panel else 0) or w.n_out, 0, n_rows, n_rows,
+        w.n_out)
 
 
 # Phase 2.

@@ -288,7 +288,7 @@ cpdef double loss(
                 (N, n), (Y.shape[0], Y.shape[1]),
                 None if sample_weight is None else (sample_weight.shape[0],), loss))
     return table_of(matrix(A)).loss(
-        matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, threshold, N, n)
+        matrix(A), matrix(Y), optional_vector(sample_weight), <Loss> loss, threshold, N, n, n)
 
 
 cpdef int output_delta(
@@ -338,7 +338,7 @@ cpdef int output_delta(
     table_of(matrix(A)).output_delta(
         <void *> matrix(delta), matrix(A),
         matrix(derivatives) if nncore_keeps_derivatives(sigma) else matrix(A), matrix(Y),
-        optional_vector(sample_weight), <Loss> loss, threshold, sigma, N, n)
+        optional_vector(sample_weight), <Loss> loss, threshold, sigma, N, n, n)
     return 0
 
 

@@ -108,6 +108,10 @@ cdef class Layout:
         Py_ssize_t depth, n_in, n_out, n_tiles
         # Columns of a panel; 0 with BLAS, whose matrices are row-major arrays.
         Py_ssize_t panel_width
+        # Whether the outputs are a single panel, or an array with BLAS, so that rows are whole, and
+        # how far apart rows of outputs, their deltas and targets are.
+        bint outputs_are_panel
+        Py_ssize_t output_stride
         # Bytes of a number, and numbers in a thread's scratch memory.
         Py_ssize_t itemsize, scratch_size
         # The lengths of vectors in panels: parameters, transposes, activations without examples and
@@ -132,7 +136,7 @@ cdef class Layout:
         # W^1's transpose and δ^0, which steps do not need.
         char *input_transpose
         char *input_deltas
-        # A batch's, in panels, and below, in row-major arrays.
+        # A batch's, in panels, and below, row-major. The outputs' are empty where they are a panel.
         char *activations
         char *deltas
         char *outputs

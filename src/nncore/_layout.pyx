@@ -260,6 +260,10 @@ cdef class Layout:
             blas_tables(self.double_precision) if blas
             else <nncore_kernels *> tables(self.double_precision))
         self.panel_width = self.kernels.panel_width
+        self.outputs_are_panel = self.panel_width == 0 or self.n_out <= self.panel_width
+        self.output_stride = (
+            width_of_panel(self.panel_width, 0, self.n_out) if self.outputs_are_panel
+            else self.n_out)
         # Panels whose distance is a multiple of many cache lines would share few cache sets.
         self.capacity = batch_size + 5 if self.panel_width and batch_size % 8 == 0 else batch_size
         self._lay_out(architecture.layers)
@@ -372,7 +376,7 @@ cdef class Layout:
     cdef _allocate(self):
         """Place everything in one stretch of memory."""
         cdef:
-            Py_ssize_t n_outputs = self.batch_size * self.n_out
+            Py_ssize_t n_outputs = 0 if self.outputs_are_panel else self.batch_size * self.n_out
             Layer *last = &self.layers[self.depth - 1]
             Py_ssize_t end = 0
             list begins = []
@@ -381,8 +385,9 @@ cdef class Layout:
         self.scratch_size = self._whole_lines(self.scratch_size) // self.itemsize
         for count in (
             *[self.n_packed] * 4, self.n_transposed, self.n_activations, self.n_units,
-            n_outputs, n_outputs, n_outputs if last.derivatives != last.A else 0, n_outputs,
-            self.batch_size, self.scratch_size * self.n_threads,
+            n_outputs, n_outputs, n_outputs if last.derivatives != last.A else 0,
+            self.batch_size * self.output_stride, self.batch_size,
+            self.scratch_size * self.n_threads,
         ):
             begins.append(end)
             end += self._whole_lines(count)

@@ -12,14 +12,14 @@ _items.pyx works on spans and tiles; the code here leads: it opens the phases on
 cimport numpy as cnp
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from nncore._items cimport (
     ACCUMULATE, ACTIVATE, ADAM, AMSGRAD, BACKWARD, DESCEND, FORWARD, FUSED, GO_BACK,
-    GRADIENT_DESCENT, MEASURE, MEASURED, MOMENTUM, RMSPROP, UPDATE, Items, Rule, outputs_at,
-    run_phase)
+    GRADIENT_DESCENT, MEASURE, MEASURED, MOMENTUM, RMSPROP, UPDATE, Items, Rule, copy_outputs,
+    run_phase, set_targets)
 from nncore._kernels cimport CUSTOM, Loss
-from nncore._layout cimport GRADIENT, Counter, Examples, Source
+from nncore._layout cimport GRADIENT, Counter, Examples, Source, source_of
 from nncore._team cimport is_stopped, watch
 
 import numpy as np
@@ -298,7 +298,8 @@ cdef class Workspace(Items):
             cnp.ndarray A = np.empty(
                 (self.n_rows, self.n_out), np.float64 if self.double_precision else np.float32)
             cnp.npy_intp n_rows = self.n_rows
-        memcpy(cnp.PyArray_DATA(A), outputs_at(self, self.first, 0), A.nbytes)
+            Source source
+        copy_outputs(self, cnp.PyArray_BYTES(A))
         rows = slice(self.first, self.first + self.n_rows)
         if self.order != NULL:
             rows = cnp.PyArray_SimpleNewFromData(
@@ -306,7 +307,8 @@ cdef class Workspace(Items):
         _, Y, sample_weight = self.examples.arrays
         self.batch_loss, derivative = batch_loss(
             self.custom_loss, A, Y[rows], None if sample_weight is None else sample_weight[rows])
-        memcpy(self.Y, cnp.PyArray_DATA(derivative), A.nbytes)
+        source = source_of(derivative)
+        set_targets(self, self.Y, &source, NULL, 0, self.n_rows)
 
     cdef _begin(self, Examples examples, const Py_ssize_t[::1] order, Py_ssize_t batch):
         cdef Py_ssize_t n_spans = (batch + self.span - 1) // self.span
@@ -404,12 +406,12 @@ cdef void _jacobian(Workspace w, char *out) noexcept nogil:
 cdef void _set_targets_to_unit(Workspace w, Py_ssize_t j) noexcept nogil:
     """Set each row of the targets to 1 in column j and 0 elsewhere."""
     cdef Py_ssize_t i
-    memset(w.Y, 0, w.n_rows * w.n_out * w.itemsize)
+    memset(w.Y, 0, w.n_rows * w.output_stride * w.itemsize)
     for i in range(w.n_rows):
         if w.double_precision:
-            (<double *> w.Y)[i * w.n_out + j] = 1
+            (<double *> w.Y)[i * w.output_stride + j] = 1
         else:
-            (<float *> w.Y)[i * w.n_out + j] = 1
+            (<float *> w.Y)[i * w.output_stride + j] = 1
 
 
 cdef void _update_all(Workspace w) noexcept nogil:

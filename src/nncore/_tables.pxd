@@ -63,19 +63,24 @@ cdef extern from "nncore.h" nogil:
             void *delta, const void *A, nncore_sigma sigma, double rate, uint64_t seed,
             uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel_width,
             Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
-        void (*one_hot)(
-            void *Y, const Py_ssize_t *classes, const Py_ssize_t *order, Py_ssize_t first,
-            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
         double (*gather_weights)(
             void *out, const void *weights, const Py_ssize_t *order, Py_ssize_t first,
             Py_ssize_t n_rows) noexcept nogil
         double (*loss)(
             const void *A, const void *Y, const void *sample_weight, Loss loss,
-            double threshold, Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+            double threshold, Py_ssize_t n_rows, Py_ssize_t n,
+            Py_ssize_t stride) noexcept nogil
         void (*output_delta)(
             void *delta, const void *A, const void *derivatives, const void *Y,
             const void *sample_weight, Loss loss, double threshold, nncore_sigma sigma,
-            Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil
+            Py_ssize_t n_rows, Py_ssize_t n, Py_ssize_t stride) noexcept nogil
+        double (*class_loss)(
+            const void *A, const Py_ssize_t *classes, const Py_ssize_t *order, Py_ssize_t first,
+            const void *sample_weight, Py_ssize_t n_rows, Py_ssize_t stride) noexcept nogil
+        void (*class_delta)(
+            void *delta, const void *A, const Py_ssize_t *classes, const Py_ssize_t *order,
+            Py_ssize_t first, const void *sample_weight, Py_ssize_t n_rows, Py_ssize_t n,
+            Py_ssize_t stride) noexcept nogil
         void (*column_sums)(
             void *db, const void *delta, double scale, double beta,
             Py_ssize_t n_rows, Py_ssize_t n) noexcept nogil

@@ -10,12 +10,15 @@
 #define ZERO broadcast(0)
 #define ONE broadcast(1)
 
+#define SIGMOID_DERIVATIVE(a) ((a) * (1 - (a)))
+#define TANH_DERIVATIVE(a) (1 - (a) * (a))
+
 /* Each sigma of z with its sigma' in terms of a; `slope` is a vector. Softplus has
  * 1 - e^-softplus(z). */
 #define FOR_EACH_ACTIVATION(X)                                                            \
     X(IDENTITY, z, ONE)                                                                   \
-    X(SIGMOID, vector_sigmoid(z), a * (1 - a))                                            \
-    X(TANH, vector_tanh(z), 1 - a * a)                                                    \
+    X(SIGMOID, vector_sigmoid(z), SIGMOID_DERIVATIVE(a))                                  \
+    X(TANH, vector_tanh(z), TANH_DERIVATIVE(a))                                           \
     X(RELU, SELECT(z < 0, ZERO, z), SELECT(a > 0, ONE, ZERO))                             \
     X(LEAKY_RELU, SELECT(z < 0, slope * z, z), SELECT(a > 0, ONE, slope))                 \
     X(ELU, SELECT(z < 0, slope * expm1_nonpositive(z), z), SELECT(a > 0, ONE, a + slope)) \
@@ -74,7 +77,7 @@ static void bias_activation(void *A_, void *derivatives, const void *b_, nncore_
     if (sigma.kind == NNCORE_SOFTMAX) {
         if (b)
             bias_activation(A, NULL, b, (nncore_sigma){NNCORE_IDENTITY, 0}, n_rows, n);
-        softmax(A, n_rows, n);
+        softmax(A, n_rows, n, n);
         return;
     }
     if (!b) { /* one long row */

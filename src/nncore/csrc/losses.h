@@ -1,4 +1,5 @@
-/* The losses (2) and their deltas (3), and the targets and weights that they read. */
+/* The losses (2) and their deltas (3), from targets or class indices, and sample weights. Rows are
+ * `stride` elements apart. */
 
 #pragma once
 
@@ -7,13 +8,8 @@
 #include "reductions.h"
 #include "vector.h"
 
-static void one_hot(void *Y_, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
-                    ptrdiff_t n_rows, ptrdiff_t n) {
-    real *Y = Y_;
-    memset(Y, 0, (size_t)(n_rows * n) * sizeof(real));
-    for (ptrdiff_t i = 0; i < n_rows; i++, first++)
-        Y[i * n + classes[order ? order[first] : first]] = 1;
-}
+/* The rows of a panel whose losses are added lane by lane. */
+#define SUM_ROWS ((ptrdiff_t)16)
 
 static double gather_weights(void *out_, const void *weights_, const ptrdiff_t *order,
                              ptrdiff_t first, ptrdiff_t n_rows) {
@@ -39,68 +35,67 @@ INLINE V poisson(V a, V y) {
     return SELECT(y > 0, y * ratio, broadcast(0)) - y + a;
 }
 
+/* sum + the losses of a vector of outputs; the lanes beyond `count` of a and y are 0. */
+INLINE V add_losses(V sum, V a, V y, ptrdiff_t count, enum nncore_loss loss, V threshold) {
+    switch (loss) {
+    case NNCORE_SQUARED_ERROR:
+        return multiply_add(R(0.5) * (a - y), a - y, sum);
+    case NNCORE_BINARY_CROSS_ENTROPY: {
+        const V term = y * log_clipped(a) + (1 - y) * log_clipped(1 - a);
+        return sum - (count >= LANES ? term : (V)((VB)term & first_lanes(count)));
+    }
+    case NNCORE_CROSS_ENTROPY: /* where y is 0, so is the term */
+        return multiply_add(-y, log_clipped(a), sum);
+    case NNCORE_POISSON:
+        return sum + poisson(a, y);
+    case NNCORE_ABSOLUTE_ERROR:
+        return sum + absolute(a - y);
+    case NNCORE_HUBER: {
+        const V r = absolute(a - y);
+        return sum + SELECT(r <= threshold, R(0.5) * r * r, threshold * (r - R(0.5) * threshold));
+    }
+    case NNCORE_CUSTOM:
+        return multiply_add(y, a, sum);
+    }
+    return sum;
+}
+
 static double loss(const void *A_, const void *Y_, const void *sample_weight_,
-                   enum nncore_loss loss, double threshold_, ptrdiff_t n_rows, ptrdiff_t n) {
+                   enum nncore_loss loss, double threshold_, ptrdiff_t n_rows, ptrdiff_t n,
+                   ptrdiff_t stride) {
     const V threshold = broadcast((real)threshold_);
     const real *A = A_, *Y = Y_, *sample_weight = sample_weight_;
     double total = 0;
-    ptrdiff_t left = n_rows * n;
-    if (!sample_weight) /* the rows' bounds do not matter */
-        n = SUM_BLOCK;
-    for (; left > 0; left -= n, A += n, Y += n) {
+    ptrdiff_t left = n_rows * n, rows = sample_weight ? 1 : SUM_ROWS;
+    if (!sample_weight && stride == n) /* the rows' bounds do not matter */
+        n = stride = SUM_BLOCK, rows = 1;
+    while (left > 0) {
         const double weight = sample_weight ? (double)*sample_weight++ : 1.0;
-        if (weight == 0) /* even if the loss is not finite */
-            continue;
-        V row = {0};
-        FOR_EACH_VECTOR (j, count, left < n ? left : n) {
-            const V a = LOAD(A + j, count), y = LOAD(Y + j, count);
-            switch (loss) {
-            case NNCORE_SQUARED_ERROR:
-                row = multiply_add(R(0.5) * (a - y), a - y, row);
-                break;
-            case NNCORE_BINARY_CROSS_ENTROPY: {
-                const V term = y * log_clipped(a) + (1 - y) * log_clipped(1 - a);
-                row -= count >= LANES ? term : (V)((VB)term & first_lanes(count));
-                break;
-            }
-            case NNCORE_CROSS_ENTROPY: /* beyond the row's end y is 0, and so is the term */
-                row = multiply_add(-y, log_clipped(a), row);
-                break;
-            case NNCORE_POISSON:
-                row += poisson(a, y);
-                break;
-            case NNCORE_ABSOLUTE_ERROR:
-                row += absolute(a - y);
-                break;
-            case NNCORE_HUBER: {
-                const V r = absolute(a - y);
-                row += SELECT(r <= threshold, R(0.5) * r * r, threshold * (r - R(0.5) * threshold));
-                break;
-            }
-            case NNCORE_CUSTOM:
-                row = multiply_add(y, a, row);
-                break;
-            }
-        }
-        total += (double)lane_sum(row) * weight;
+        V sum = {0};
+        for (ptrdiff_t r = 0; r < rows && left > 0; r++, left -= n, A += stride, Y += stride)
+            FOR_EACH_VECTOR (j, count, left < n ? left : n)
+                sum =
+                    add_losses(sum, LOAD(A + j, count), LOAD(Y + j, count), count, loss, threshold);
+        if (weight != 0) /* otherwise even if the loss is not finite */
+            total += (double)lane_sum(sum) * weight;
     }
     return total;
 }
 
 static void output_delta(void *delta_, const void *A, const void *derivatives, const void *Y_,
                          const void *sample_weight_, enum nncore_loss loss, double threshold_,
-                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n) {
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
     const V threshold = broadcast((real)threshold_);
     real *delta = delta_;
     const real *a = A, *y = Y_, *sample_weight = sample_weight_;
     /* Its derivative couples the outputs of a row. */
     const int is_softmax = loss == NNCORE_CUSTOM && sigma.kind == NNCORE_SOFTMAX;
-    if (!sample_weight && !is_softmax) /* one long row */
-        n *= n_rows, n_rows = 1;
+    if (!sample_weight && !is_softmax && stride == n) /* one long row */
+        n = stride = n * n_rows, n_rows = 1;
     for (ptrdiff_t i = 0; i < n_rows; i++) {
         const V weight = broadcast(sample_weight ? sample_weight[i] : 1);
         FOR_EACH_VECTOR (j, count, n) {
-            const ptrdiff_t at = i * n + j;
+            const ptrdiff_t at = i * stride + j;
             V r = LOAD(a + at, count) - LOAD(y + at, count);
             if (loss == NNCORE_ABSOLUTE_ERROR)
                 r = SELECT(r > 0, broadcast(1), SELECT(r < 0, broadcast(-1), r));
@@ -108,16 +103,58 @@ static void output_delta(void *delta_, const void *A, const void *derivatives, c
                 r = SELECT(r > threshold, threshold, SELECT(r < -threshold, -threshold, r));
             else if (loss == NNCORE_CUSTOM)
                 r = LOAD(y + at, count);
-            STORE(delta + at, weight * r, count);
+            STORE(delta + at, weight * r, stride - j);
         }
     }
     /* The other losses' derivatives cancel sigma'. */
     if (is_softmax)
-        times_softmax_jacobian(delta, a, n_rows, n);
+        times_softmax_jacobian(delta, a, n_rows, n, stride);
     else if (loss == NNCORE_SQUARED_ERROR || loss == NNCORE_ABSOLUTE_ERROR ||
              loss == NNCORE_HUBER || loss == NNCORE_CUSTOM)
-        times_derivative(delta, derivatives, sigma, n_rows * n);
+        times_derivative(delta, derivatives, sigma, n_rows * stride);
     for (ptrdiff_t i = 0; sample_weight && i < n_rows; i++)
         if (sample_weight[i] == 0) /* even if a or y is not finite */
-            memset(delta + i * n, 0, (size_t)n * sizeof(real));
+            memset(delta + i * stride, 0, (size_t)n * sizeof(real));
+}
+
+/* Cross entropy, whose targets are 1 in the column of an example's class and 0 elsewhere. */
+
+static double class_loss(const void *A_, const ptrdiff_t *classes, const ptrdiff_t *order,
+                         ptrdiff_t first, const void *sample_weight_, ptrdiff_t n_rows,
+                         ptrdiff_t stride) {
+    const real *A = A_, *sample_weight = sample_weight_;
+    double total = 0;
+    for (ptrdiff_t i = 0; i < n_rows; i += LANES) {
+        const ptrdiff_t count = n_rows - i < LANES ? n_rows - i : LANES;
+        V a = broadcast(1);
+        for (ptrdiff_t r = 0; r < count; r++, first++)
+            a[r] = A[(i + r) * stride + classes[order ? order[first] : first]];
+        const V losses = -log_clipped(a);
+        for (ptrdiff_t r = 0; r < count; r++)
+            if (!sample_weight)
+                total += (double)losses[r];
+            else if (sample_weight[i + r] != 0) /* otherwise even if the loss is not finite */
+                total += (double)sample_weight[i + r] * (double)losses[r];
+    }
+    return total;
+}
+
+static void class_delta(void *delta_, const void *A_, const ptrdiff_t *classes,
+                        const ptrdiff_t *order, ptrdiff_t first, const void *sample_weight_,
+                        ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
+    real *delta = delta_;
+    const real *A = A_, *sample_weight = sample_weight_;
+    for (ptrdiff_t i = 0; i < n_rows; i++, first++, delta += stride, A += stride) {
+        const ptrdiff_t column = classes[order ? order[first] : first];
+        const real weight = sample_weight ? sample_weight[i] : 1;
+        if (weight == 0) { /* even if A is not finite */
+            memset(delta, 0, (size_t)n * sizeof(real));
+            continue;
+        }
+        FOR_EACH_VECTOR (j, count, n) {
+            const VB is_class = (VB)(lane_numbers() == broadcast_bits((bits)(column - j)));
+            const V r = LOAD(A + j, count) - (V)(is_class & (VB)broadcast(1));
+            STORE(delta + j, weight * r, stride - j);
+        }
+    }
 }

@@ -82,7 +82,7 @@ typedef struct {
 
     /* (1): A <- sigma(W A_prev + b). If A_stride is not 0, A_prev is a row-major array whose rows
      * are that many elements apart. If sigma' does not follow from A, derivatives, which lies as A
-     * does, becomes sigma'(Z) unless it is NULL. */
+     * does, becomes sigma'(Z) unless it is NULL. Softmax needs all units in one panel. */
     void (*forward)(void *A, void *derivatives, const void *A_prev, ptrdiff_t A_stride,
                     const void *W, const void *b, nncore_sigma sigma, ptrdiff_t row,
                     ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n);
@@ -128,25 +128,31 @@ typedef struct {
                                ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
                                ptrdiff_t capacity, ptrdiff_t n);
 
-    /* Row i of Y becomes 0 but for a 1 in column classes[order ? order[first + i] : first + i]. */
-    void (*one_hot)(void *Y, const ptrdiff_t *classes, const ptrdiff_t *order, ptrdiff_t first,
-                    ptrdiff_t n_rows, ptrdiff_t n);
-
     /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum in double. */
     double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
                              ptrdiff_t first, ptrdiff_t n_rows);
 
     /* The sum over the rows of weight times loss (2); sample_weight is n_rows or NULL. Huber's loss
-     * is linear beyond the threshold. Here and in output_delta a row of weight 0 counts as 0, even
-     * if it is not finite. */
+     * is linear beyond the threshold. Here and in the next three a row of weight 0 counts as 0,
+     * even if it is not finite, and the rows of A, Y, delta and derivatives are `stride` elements
+     * apart: n, or the width of the only panel. */
     double (*loss)(const void *A, const void *Y, const void *sample_weight, enum nncore_loss loss,
-                   double threshold, ptrdiff_t n_rows, ptrdiff_t n);
+                   double threshold, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
 
     /* delta <- weight * dE/dZ of the output layer, (3); derivatives is A where sigma' follows from
      * A. */
     void (*output_delta)(void *delta, const void *A, const void *derivatives, const void *Y,
                          const void *sample_weight, enum nncore_loss loss, double threshold,
-                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n);
+                         nncore_sigma sigma, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
+
+    /* Both of cross entropy and softmax, for targets that are 0 but for a 1 in row i's column
+     * classes[order ? order[first + i] : first + i]. */
+    double (*class_loss)(const void *A, const ptrdiff_t *classes, const ptrdiff_t *order,
+                         ptrdiff_t first, const void *sample_weight, ptrdiff_t n_rows,
+                         ptrdiff_t stride);
+    void (*class_delta)(void *delta, const void *A, const ptrdiff_t *classes,
+                        const ptrdiff_t *order, ptrdiff_t first, const void *sample_weight,
+                        ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride);
 
     /* db <- beta * db + scale * (delta . 1), the bias's part of (5). */
     void (*column_sums)(void *db, const void *delta, double scale, double beta, ptrdiff_t n_rows,

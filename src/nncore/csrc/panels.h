@@ -167,6 +167,22 @@ INLINE void transpose_square(V *rows) {
     }
 }
 
+/* Transpose `rows` rows of W, whose other rows count as 0, and store `columns` of up to LANES
+ * columns. The compiler leaves out the shuffles that `most` columns do not need. */
+INLINE void transpose_part(real *T, ptrdiff_t T_width, const real *W, const ptrdiff_t width,
+                           const ptrdiff_t rows, ptrdiff_t columns, const ptrdiff_t most) {
+    V square[LANES];
+    UNROLL for (ptrdiff_t i = 0; i < LANES; i++) square[i] =
+        i < rows ? load(W + i * width) : (V){0};
+    transpose_square(square);
+    UNROLL for (ptrdiff_t i = 0; i < most; i++) {
+        if (i < columns)
+            store(T + i * T_width, square[i]);
+    }
+}
+
+#define FEW_COLUMNS ((LANES + 3) / 4)
+
 static void transpose(void *W_transposed_, const void *W_, ptrdiff_t p, ptrdiff_t k_begin,
                       ptrdiff_t k_end, ptrdiff_t n_prev, ptrdiff_t n) {
     const ptrdiff_t width = width_of_panel(p, n);
@@ -183,12 +199,16 @@ static void transpose(void *W_transposed_, const void *W_, ptrdiff_t p, ptrdiff_
         const ptrdiff_t T_width = width_of_panel(k / PANEL_WIDTH, n_prev);
         real *T = (real *)W_transposed_ + (k - offset) * n + offset;
         for (ptrdiff_t column = 0; column < width; column += LANES) {
-            V rows[LANES];
-            UNROLL for (ptrdiff_t i = 0; i < LANES; i++) rows[i] =
-                k + i < n_prev ? load(W + (k + i) * width + column) : (V){0};
-            transpose_square(rows);
-            for (ptrdiff_t i = 0; i < LANES && p * PANEL_WIDTH + column + i < n; i++)
-                store(T + (p * PANEL_WIDTH + column + i) * T_width, rows[i]);
+            const ptrdiff_t unit = p * PANEL_WIDTH + column, columns = n - unit;
+            const ptrdiff_t rows = n_prev - k < LANES ? n_prev - k : LANES;
+            const real *from = W + k * width + column;
+            real *to = T + unit * T_width;
+            if (columns <= FEW_COLUMNS && width == HALF_WIDTH)
+                transpose_part(to, T_width, from, HALF_WIDTH, rows, columns, FEW_COLUMNS);
+            else if (rows == LANES)
+                transpose_part(to, T_width, from, width, LANES, columns, LANES);
+            else
+                transpose_part(to, T_width, from, width, rows, columns, LANES);
         }
     }
 }

@@ -9,10 +9,10 @@
 #include "vector.h"
 
 /* Panel p of C. */
-static void panel_product(const struct product product, ptrdiff_t p) {
-    if (product.n == 1)
+static void panel_product(const struct product *product, ptrdiff_t p) {
+    if (product->n == 1)
         dot_products(product);
-    else if (product.n_inner == 1)
+    else if (product->n_inner == 1)
         outer_product(product, p);
     else
         tiled_product(product, p);
@@ -37,8 +37,10 @@ static void forward(void *A_, void *derivatives_, const void *A_prev, ptrdiff_t 
     for (ptrdiff_t p = 0; p * PANEL_WIDTH < n; p++) {
         const ptrdiff_t width = width_of_panel(p, n);
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
-        panel_product(product, p);
-        if (!is_relu)
+        panel_product(&product, p);
+        if (sigma.kind == NNCORE_SOFTMAX)
+            softmax(A + at, n_rows, n, width);
+        else if (!is_relu)
             bias_activation(A + at, derivatives ? derivatives + at : NULL, NULL, sigma, n_rows,
                             width);
     }
@@ -49,7 +51,8 @@ static void delta(void *delta_prev_, const void *delta, const void *W_transposed
                   ptrdiff_t capacity, ptrdiff_t n_prev, ptrdiff_t n) {
     real *delta_prev = delta_prev_;
     const real *A_prev = A_prev_;
-    const int is_relu = sigma.kind == NNCORE_RELU;
+    /* A layer of one unit has another product. */
+    const int is_fused = n_prev > 1 && fuses_derivative(sigma);
     const struct product product = {.C = delta_prev,
                                     .A = delta,
                                     .B = W_transposed,
@@ -59,12 +62,13 @@ static void delta(void *delta_prev_, const void *delta, const void *W_transposed
                                     .n_inner = n,
                                     .n = n_prev,
                                     .least = -(real)INFINITY,
-                                    .gate = is_relu ? A_prev : NULL};
+                                    .A_prev = is_fused ? A_prev : NULL,
+                                    .activation = sigma.kind};
     for (ptrdiff_t p = 0; p * PANEL_WIDTH < n_prev; p++) {
         const ptrdiff_t width = width_of_panel(p, n_prev);
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
-        panel_product(product, p);
-        if (!is_relu)
+        panel_product(&product, p);
+        if (!is_fused)
             times_derivative(delta_prev + at, A_prev + at, sigma, n_rows * width);
     }
 }

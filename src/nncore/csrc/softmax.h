@@ -13,11 +13,11 @@
 #define LANE_COLUMNS (4 * LANES)
 
 /* Up to LANES rows of up to LANE_COLUMNS, one per lane. */
-INLINE void softmax_lanes(real *A, ptrdiff_t n_rows, ptrdiff_t n) {
+INLINE void softmax_lanes(real *A, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
     V columns[LANE_COLUMNS], largest = broadcast(-INFINITY), total = {0};
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         for (ptrdiff_t r = 0; r < LANES; r++)
-            columns[j + r] = r < n_rows ? LOAD(A + r * n + j, n - j) : (V){0};
+            columns[j + r] = r < n_rows ? LOAD(A + r * stride + j, n - j) : (V){0};
         transpose_square(columns + j);
     }
     for (ptrdiff_t j = 0; j < n; j++)
@@ -29,7 +29,7 @@ INLINE void softmax_lanes(real *A, ptrdiff_t n_rows, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         transpose_square(columns + j);
         for (ptrdiff_t r = 0; r < LANES && r < n_rows; r++)
-            STORE(A + r * n + j, columns[j + r], n - j);
+            STORE(A + r * stride + j, columns[j + r], stride - j);
     }
 }
 
@@ -58,8 +58,9 @@ static void softmax_row(real *A, ptrdiff_t n) {
 }
 
 /* delta <- a (delta - sum of a delta) for each row: delta times the Jacobian of softmax. */
-static void times_softmax_jacobian(real *delta, const real *A, ptrdiff_t n_rows, ptrdiff_t n) {
-    for (; n_rows > 0; n_rows--, delta += n, A += n) {
+static void times_softmax_jacobian(real *delta, const real *A, ptrdiff_t n_rows, ptrdiff_t n,
+                                   ptrdiff_t stride) {
+    for (; n_rows > 0; n_rows--, delta += stride, A += stride) {
         V parts = {0};
         FOR_EACH_VECTOR (j, count, n)
             parts = multiply_add(LOAD(A + j, count), LOAD(delta + j, count), parts);
@@ -69,12 +70,13 @@ static void times_softmax_jacobian(real *delta, const real *A, ptrdiff_t n_rows,
     }
 }
 
-static void softmax(real *A, ptrdiff_t n_rows, ptrdiff_t n) {
+/* Rows are `stride` elements apart; what lies between them may become 0. */
+static void softmax(real *A, ptrdiff_t n_rows, ptrdiff_t n, ptrdiff_t stride) {
     if (n > LANE_COLUMNS)
-        for (; n_rows > 0; n_rows--, A += n)
+        for (; n_rows > 0; n_rows--, A += stride)
             softmax_row(A, n);
-    for (; n_rows >= LANES; n_rows -= LANES, A += LANES * n)
-        softmax_lanes(A, LANES, n);
+    for (; n_rows >= LANES; n_rows -= LANES, A += LANES * stride)
+        softmax_lanes(A, LANES, n, stride);
     if (n_rows > 0)
-        softmax_lanes(A, n_rows, n);
+        softmax_lanes(A, n_rows, n, stride);
 }

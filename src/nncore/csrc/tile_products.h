@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include "activations.h"
 #include "panels.h"
 #include "vector.h"
 
@@ -37,7 +38,9 @@ struct tiles {
 };
 
 INLINE struct tiles tiles_of(ptrdiff_t rows, ptrdiff_t most) {
-    const ptrdiff_t count = rows > 0 ? (rows + most - 1) / most : 1;
+    if (rows <= most) /* a small step notices the divisions */
+        return (struct tiles){1, rows, 0};
+    const ptrdiff_t count = (rows + most - 1) / most;
     return (struct tiles){count, rows / count, rows % count};
 }
 
@@ -63,39 +66,53 @@ struct product {
     ptrdiff_t A_stride; /* 0 for panels, or the distance of a row-major array's rows */
     const real *B, *bias;
     ptrdiff_t row, n_rows, capacity, n_inner, n;
-    /* ReLU is fused here: forward max(sum, least), with least = 0 for ReLU; backward zero where the
-     * gate, which lies as C does, is not positive. A NaN of an inactive unit ends there. */
+    /* Fused forward is max(sum, least), with least = 0 for ReLU; backward sigma' from A_prev, which
+     * lies as C does, unless that is NULL. */
     real least;
-    const real *gate;
+    const real *A_prev;
+    enum nncore_activation activation;
 };
 
-INLINE void finish(V *sums, const struct product product, const real *C, const ptrdiff_t count) {
-    if (product.gate) {
-        const real *gate = product.gate + (C - product.C);
+INLINE int fuses_derivative(nncore_sigma sigma) {
+    return sigma.kind == NNCORE_RELU || sigma.kind == NNCORE_SIGMOID || sigma.kind == NNCORE_TANH;
+}
+
+/* For ReLU a NaN of an inactive unit ends here. */
+INLINE void finish(V *sums, const struct product *product, const real *C, const ptrdiff_t count) {
+    if (!product->A_prev) {
         UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] =
-            (V)((VB)sums[i] & (VB)(load(gate + i * LANES) > 0));
-    } else
+            at_least(sums[i], broadcast(product->least));
+        return;
+    }
+    const real *A_prev = product->A_prev + (C - product->C);
+    if (product->activation == NNCORE_RELU)
         UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] =
-            at_least(sums[i], broadcast(product.least));
+            (V)((VB)sums[i] & (VB)(load(A_prev + i * LANES) > 0));
+    else if (product->activation == NNCORE_SIGMOID)
+        UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] *=
+            SIGMOID_DERIVATIVE(load(A_prev + i * LANES));
+    else
+        UNROLL for (ptrdiff_t i = 0; i < count; i++) sums[i] *=
+            TANH_DERIVATIVE(load(A_prev + i * LANES));
 }
 
 /* A tile's sum over inputs k_begin to k_end: C[row] = start + sum over k of A[row][k] B[k], where
  * start is one row for all (start_step 0) or a row each. Meanwhile it prefetches the next panel of
  * A and, from `ahead` on, two cache lines per panel. */
 INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const real *B,
-                     const struct product product, ptrdiff_t row, ptrdiff_t k_begin,
+                     const struct product *product, ptrdiff_t row, ptrdiff_t k_begin,
                      ptrdiff_t k_end, const char *ahead, const ptrdiff_t rows,
                      const ptrdiff_t vectors) {
-    const ptrdiff_t A_stride = product.A_stride, capacity = product.capacity;
+    const ptrdiff_t A_stride = product->A_stride, capacity = product->capacity;
     V sums[2 * FULL_ROWS];
     UNROLL for (ptrdiff_t r = 0; r < rows; r++) UNROLL for (ptrdiff_t v = 0; v < vectors; v++)
         sums[r * vectors + v] = load(start + r * start_step + v * LANES);
     B += k_begin * vectors * LANES;
     if (A_stride) {
-        const real *a = product.A + row * A_stride + k_begin;
+        const real *a = product->A + row * A_stride + k_begin;
         accumulate(sums, B, a, k_end - k_begin, rows, vectors, A_stride, 1);
     } else {
-        const real *a = product.A + k_begin * capacity;
+        const real *a = product->A + k_begin * capacity;
         ptrdiff_t left = k_end - k_begin;
         for (; left >= PANEL_WIDTH;
              left -= PANEL_WIDTH, a += PANEL_WIDTH * capacity, B += PANEL_WIDTH * vectors * LANES) {
@@ -111,24 +128,24 @@ INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const rea
         else
             accumulate(sums, B, a + row * HALF_WIDTH, left, rows, vectors, HALF_WIDTH, 1);
     }
-    if (k_end == product.n_inner)
+    if (k_end == product->n_inner)
         finish(sums, product, C, rows * vectors);
     UNROLL for (ptrdiff_t i = 0; i < rows * vectors; i++) store(C + i * LANES, sums[i]);
 }
 
 /* Panel p of C. While a block of B is in use, each of its tiles prefetches a part of the next. */
-static void tiled_product(const struct product product, ptrdiff_t p) {
+static void tiled_product(const struct product *product, ptrdiff_t p) {
     static const real zeros[PANEL_WIDTH];
-    const ptrdiff_t n_rows = product.n_rows, n_inner = product.n_inner;
-    const ptrdiff_t width = width_of_panel(p, product.n);
-    real *C = product.C + p * PANEL_WIDTH * product.capacity;
-    const real *B = product.B + p * PANEL_WIDTH * n_inner;
-    const real *bias = product.bias ? product.bias + p * PANEL_WIDTH : zeros;
+    const ptrdiff_t n_rows = product->n_rows, n_inner = product->n_inner;
+    const ptrdiff_t width = width_of_panel(p, product->n);
+    real *C = product->C + p * PANEL_WIDTH * product->capacity;
+    const real *B = product->B + p * PANEL_WIDTH * n_inner;
+    const real *bias = product->bias ? product->bias + p * PANEL_WIDTH : zeros;
     const struct tiles tiles = tiles_of(n_rows, width == PANEL_WIDTH ? FULL_ROWS : HALF_ROWS);
     for (ptrdiff_t k = 0; k < n_inner; k += INNER_BLOCK) {
         const ptrdiff_t k_end = n_inner - k < INNER_BLOCK ? n_inner : k + INNER_BLOCK;
         const char *ahead = (const char *)(B + k_end * width);
-        for (ptrdiff_t i = 0, r = product.row, rows; i < tiles.count; i++, r += rows) {
+        for (ptrdiff_t i = 0, r = product->row, rows; i < tiles.count; i++, r += rows) {
             real *c = C + r * width;
             rows = tiles.rows + (i < tiles.larger);
 #define X(R, VECTORS)                                                                         \

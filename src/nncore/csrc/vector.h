@@ -95,12 +95,16 @@ static const int32_t tail_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0
 #define X86_PREFIX _mm_
 #endif
 
-/* All ones in the first `count` lanes. */
-INLINE VB first_lanes(ptrdiff_t count) {
+INLINE VB lane_numbers(void) {
     VB lane;
     for (ptrdiff_t j = 0; j < LANES; j++)
         lane[j] = (bits)j;
-    return (VB)(lane < broadcast_bits((bits)count));
+    return lane;
+}
+
+/* All ones in the first `count` lanes. */
+INLINE VB first_lanes(ptrdiff_t count) {
+    return (VB)(lane_numbers() < broadcast_bits((bits)count));
 }
 
 /* The first `count` < LANES elements; the other lanes are 0, and their memory is not accessed. */
@@ -175,11 +179,11 @@ INLINE V copy_sign(V x, V sign) {
     return (V)((VB)absolute(x) | ((VB)sign & ~broadcast_bits(~(bits)0 >> 1)));
 }
 
+/* By halves: a sum of one lane after the other would be a long chain of additions. */
 INLINE real lane_sum(V x) {
-    real total = 0;
-    for (ptrdiff_t j = 0; j < LANES; j++)
-        total += x[j];
-    return total;
+    UNROLL for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+        UNROLL for (ptrdiff_t j = 0; j < half; j++) x[j] += x[j + half];
+    return x[0];
 }
 
 /* Sums that run side by side hide the latency of an addition, about 4 cycles. */
