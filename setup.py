@@ -94,6 +94,7 @@ setup(
             extension("nncore._items", ["src/nncore/_items.pyx"]),
             extension("nncore._step", ["src/nncore/_step.pyx"]),
             extension("nncore._forward", ["src/nncore/_forward.pyx"]),
+            extension("nncore._reading", ["src/nncore/_reading.pyx"]),
         ],
         compiler_directives=DIRECTIVES,
     ),

@@ -102,30 +102,25 @@ def test_mapped_data_of_another_type_are_converted(kind: str, tmp_path: Path) ->
 # Values that are not allowed
 
 
-@pytest.mark.parametrize("hidden", ["relu", "tanh", "leaky_relu"])
 @pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy", "cross_entropy"])
 @pytest.mark.parametrize("bad", ["X", "Y"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_mapped_values_that_are_not_finite_diverge(
-    hidden: str, loss: str, bad: str, value: float, dtype: DType, tmp_path: Path
+def test_mapped_values_that_are_not_finite_are_named(
+    loss: str, bad: str, value: float, dtype: DType, tmp_path: Path
 ) -> None:
-    net = make([5, 6, 3], hidden, loss, dtype=dtype)
+    net = make([5, 6, 3], "relu", loss, dtype=dtype)
     mapped = [
-        as_map(tmp_path / str(i), a) for i, a in enumerate(data(net, 37, np.random.default_rng(6)))
+        as_map(tmp_path / name, a)
+        for name, a in zip("XY", data(net, 37, np.random.default_rng(6)), strict=True)
     ]
     mapped["XY".index(bad)][33, 2] = value
-    optimizer = nncore.SGD(0.1, momentum=0.9)
+    messages = [f"{bad} must be finite", f"got {value} in row 33", str(tmp_path / bad)]
     if bad == "Y" and loss != "squared_error":
-        with refused(ValueError, "Y must hold probabilities", "row 33", unchanged=(net, optimizer)):
-            net.fit(*mapped, epochs=2, batch_size=8, optimizer=optimizer)
-        return
-    with refused(nncore.DivergenceError, "epoch 1", "finite", unchanged=(net, optimizer)):
-        # The fit creates the state, zeros, after the snapshot.
-        try:
-            net.fit(*mapped, epochs=2, batch_size=8, optimizer=optimizer)
-        finally:
-            assert (optimizer.state[0] == 0).all()
-            optimizer.state = ()
+        messages = ["Y must hold probabilities", "row 33", str(tmp_path / bad)]
+    with refused(ValueError, *messages, unchanged=[net]):
+        net.fit(*mapped, epochs=2, batch_size=8)
+    with refused(ValueError, *messages, unchanged=[net]):
+        net.evaluate(*mapped)
 
 
 LATE = 700_001  # beyond the first block of rows that is checked
@@ -214,7 +209,8 @@ def test_mapped_data_are_not_copied_as_a_whole(call: str, tmp_path: Path) -> Non
     finally:
         tracemalloc.stop()
     assert X.nbytes == 2**27
-    assert peak < 2**22
+    # Two blocks of 4 MiB, the outputs, and the order.
+    assert peak < 2**24
 
 
 TOUCH = """
@@ -230,9 +226,9 @@ net.fit(np.ones((64, 1024)), np.zeros(64))
 before = psutil.Process().memory_info().rss
 seen = []
 try:
-    # The fourth batch holds NaN. Nothing may read the whole file before or after.
+    # Row 5000 holds NaN. Nothing may read the whole file before or after.
     net.fit(X, Y, batch_size=32, shuffle=False)
-except nncore.DivergenceError:
+except ValueError:
     seen.append(psutil.Process().memory_info().rss - before)
 net.train_on_batch(X[:32], Y[:32], nncore.SGD(0.1))
 net.fit(X[-64:], Y[-64:])
@@ -247,7 +243,7 @@ def test_only_rows_of_the_batches_are_read_from_a_mapped_file(tmp_path: Path) ->
     path = tmp_path / "X"
     with path.open("wb") as file:
         file.truncate(4 * n * 1024)
-        file.seek(4 * 1024 * 100)
+        file.seek(4 * 1024 * 5000)
         file.write(np.full(1024, np.nan, dtype=np.float32).tobytes())
     process = child(TOUCH, path, n)
     out, err = process.communicate(timeout=60)

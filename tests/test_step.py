@@ -8,7 +8,7 @@ from helpers import Array, data, make
 
 import nncore
 from nncore import reference
-from nncore._arrays import as_examples
+from nncore._arrays import as_training_examples
 from nncore._layout import Examples, FlatVector
 from nncore.optimizers import Optimizer, Rule
 from nncore.session import NO_OPTIONS, Session, StepOptions
@@ -90,8 +90,8 @@ def test_penalty_is_added_to_each_batchs_summed_loss(
     rng = np.random.default_rng(6)
     X, Y = data(net, N, rng)
     weights = rng.uniform(0.2, 2, N) if weighted else np.ones(N)
-    examples, _ = as_examples(X, Y, weights, net.architecture)
-    weights = weights / 2 ** np.frexp(weights.max())[1]  # what as_examples makes of them
+    examples, _ = as_training_examples(X, Y, weights, net.architecture)
+    weights = weights / 2 ** np.frexp(weights.max())[1]  # what as_training_examples makes of them
     expected = make(sizes, loss="cross_entropy")
     order = rng.permutation(N)
     sums, steps = run(net, examples, rule_of(rule, penalty=ALPHA), order=order)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import decimal
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,19 @@ from .architecture import FLOATS, Architecture
 from .enums import Loss
 
 __all__ = [
-    "as_examples",
+    "LIMITED_LOSSES",
     "as_matrix",
     "as_row_numbers",
     "as_rows",
+    "as_targets",
     "as_training_examples",
     "as_vector",
+    "as_weights",
     "check_finite",
     "check_output",
+    "check_real",
+    "check_rows",
+    "check_targets",
     "first_nonfinite",
     "is_plain",
 ]
@@ -36,6 +41,9 @@ Array = npt.NDArray[Any]
 # Relative to the largest weight, which is scaled to about 1, smaller ones count as 0: their
 # reciprocal must not overflow.
 _LEAST_WEIGHT = {"float32": 2.0**-100, "float64": 2.0**-900}
+
+# The losses that do not allow all targets.
+LIMITED_LOSSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON)
 
 # How many elements of a mapped file are checked at a time.
 _BLOCK = 1 << 20
@@ -61,9 +69,14 @@ def _as_real_array(name: str, value: object) -> Array:
             array = array.astype(np.float64)
         except OverflowError:
             raise ValueError(f"{name} must be finite, got an integer beyond every float") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    check_real(name, array.dtype)
     return array
+
+
+def check_real(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise TypeError unless arrays of the dtype hold real numbers."""
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got dtype {dtype}")
 
 
 def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | None:
@@ -89,8 +102,17 @@ def _row_blocks(array: Array) -> Iterator[tuple[int, Array]]:
         yield begin, array[begin : begin + rows]
 
 
-def check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
-    """Raise ValueError if an element of the array is not finite in `dtype`."""
+def _in_row(row: int) -> str:
+    return f"row {row}"
+
+
+def check_finite(
+    name: str, array: Array, dtype: np.dtype[Any], where: Callable[[int], str] = _in_row
+) -> None:
+    """Raise ValueError if an element of the array is not finite in `dtype`.
+
+    `where` describes the place of a row.
+    """
     if array.dtype.kind != "f" or array.size == 0:
         return
     for begin, rows in _row_blocks(array):
@@ -101,7 +123,7 @@ def check_finite(name: str, array: Array, dtype: np.dtype[Any]) -> None:
             sign = "-" * bool(value < 0)
             cast = f", which is {sign}inf in {dtype}," if np.isfinite(value) else ""
             row = begin + at // (block.size // block.shape[0])
-            raise ValueError(f"{name} must be finite, got {value}{cast} in row {row}")
+            raise ValueError(f"{name} must be finite, got {value}{cast} in {where(row)}")
 
 
 def _as_finite(
@@ -120,18 +142,16 @@ def _as_finite(
     return array
 
 
-def _check_rows(name: str, array: Array, n_columns: int, or_else: str = "") -> None:
-    """Raise ValueError if the array has not the shape (n, n_columns)."""
-    if array.ndim == 2 and array.shape[1] == n_columns:
+def check_rows(name: str, shape: tuple[int, ...], n_columns: int, or_else: str = "") -> None:
+    """Raise ValueError if the shape of an array is not (n, n_columns)."""
+    if len(shape) == 2 and shape[1] == n_columns:
         return
     hint = ""
-    if array.shape == (n_columns,):
+    if shape == (n_columns,):
         hint = f"; a single example is {name}[np.newaxis]"
-    elif array.ndim == 1 and n_columns == 1:
+    elif len(shape) == 1 and n_columns == 1:
         hint = f"; {name}[:, np.newaxis] has an example per row"
-    raise ValueError(
-        f"{name} must have shape (n_samples, {n_columns}){or_else}, got {array.shape}{hint}"
-    )
+    raise ValueError(f"{name} must have shape (n_samples, {n_columns}){or_else}, got {shape}{hint}")
 
 
 def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> Array:
@@ -140,7 +160,7 @@ def as_matrix(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) ->
     A mapped file is returned as it is, since it must never be read as a whole.
     """
     array = _as_real_array(name, value)
-    _check_rows(name, array, n_columns)
+    check_rows(name, array.shape, n_columns)
     return array if _is_mapped(value) else _as_finite(name, array, dtype, SOURCES)
 
 
@@ -153,7 +173,7 @@ def as_rows(name: str, value: object, n_columns: int, dtype: np.dtype[Any]) -> t
     is_single = array.shape == (n_columns,)
     if is_single:
         array = array[np.newaxis]
-    _check_rows(name, array, n_columns, f" or ({n_columns},)")
+    check_rows(name, array.shape, n_columns, f" or ({n_columns},)")
     if not (_is_mapped(value) or is_plain(array)):
         array = _as_finite(name, array, dtype, SOURCES)
     return array, is_single
@@ -227,8 +247,10 @@ def _as_classes(name: str, labels: Array, n_classes: int) -> Array:
     return labels.astype(np.intp)
 
 
-def _check_targets(name: str, Y: Array, loss: Loss) -> None:
+def check_targets(name: str, Y: Array, loss: Loss, where: Callable[[int], str] = _in_row) -> None:
     """Raise ValueError for targets outside the domain of the loss."""
+    if loss not in LIMITED_LOSSES:
+        return
     lost = f"with loss {loss.name.lower()!r}, got"
     for begin, block in _row_blocks(Y):
         if loss == Loss.POISSON:
@@ -237,19 +259,25 @@ def _check_targets(name: str, Y: Array, loss: Loss) -> None:
             inside, expected = (block >= 0) & (block <= 1), "must hold probabilities from 0 to 1"
         if not inside.all():
             row = int(np.argmin(inside.all(axis=1)))
-            raise ValueError(f"{name} {expected} {lost} {block[row].tolist()} in row {begin + row}")
+            raise ValueError(
+                f"{name} {expected} {lost} {block[row].tolist()} in {where(begin + row)}"
+            )
         if loss == Loss.CROSS_ENTROPY:
             total = block.sum(axis=1, dtype=np.float64)
             off = np.abs(total - 1) > 1e-3
             if off.any():
                 row = int(np.argmax(off))
                 raise ValueError(
-                    f"{name} must have rows that sum to 1 {lost} a sum of {total[row]:g} in row "
-                    f"{begin + row}"
+                    f"{name} must have rows that sum to 1 {lost} a sum of {total[row]:g} in "
+                    f"{where(begin + row)}"
                 )
 
 
-def _as_targets(name: str, value: object, architecture: Architecture) -> Array:
+def as_targets(name: str, value: object, architecture: Architecture) -> Array:
+    """Return `value` as targets that an `Examples` accepts.
+
+    A mapped file is returned as it is; only the domain of the loss is checked.
+    """
     n_out, loss = architecture.sizes[-1], architecture.loss
     array = _as_real_array(name, value)
     if loss == Loss.CUSTOM:
@@ -275,12 +303,50 @@ def _as_targets(name: str, value: object, architecture: Architecture) -> Array:
         )
     if not _is_mapped(value):
         array = _as_finite(name, array, architecture.dtype, SOURCES)
-    if loss in (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON):
-        _check_targets(name, array, loss)
+    check_targets(name, array, loss)
     return array
 
 
-def as_examples(
+def as_weights(name: str, value: object, n: int, architecture: Architecture) -> tuple[Array, float]:
+    """Return the weights of n examples, scaled, in the network's dtype, and their sum."""
+    weights = as_vector(name, value, n, np.dtype(np.float64))
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise ValueError(f"{name} must not be negative, got {weights[row]} in row {row}")
+    largest = weights.max()
+    if largest == 0:
+        raise ValueError(f"{name} must have a sum above 0, got zeros only")
+    # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
+    # its reciprocal within the type.
+    weights = np.ldexp(weights, -np.frexp(largest)[1])
+    least = _LEAST_WEIGHT[architecture.dtype.name]
+    weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
+    return weights, float(weights.sum(dtype=np.float64))
+
+
+def _as_examples(
+    X: object,
+    Y: object,
+    sample_weight: object | None,
+    architecture: Architecture,
+    names: tuple[str, str, str],
+) -> tuple[Examples, float]:
+    inputs = as_matrix(names[0], X, architecture.sizes[0], architecture.dtype)
+    n = inputs.shape[0]
+    if n == 0:
+        raise ValueError(f"{names[0]} must have at least 1 row, got shape {inputs.shape}")
+    targets = as_targets(names[1], Y, architecture)
+    if targets.shape[0] != n:
+        raise ValueError(
+            f"{names[1]} must have as many rows as {names[0]}, {n}, got {targets.shape[0]}"
+        )
+    if sample_weight is None:
+        return Examples(inputs, targets), float(n)
+    weights, total = as_weights(names[2], sample_weight, n, architecture)
+    return Examples(inputs, targets, weights), total
+
+
+def as_training_examples(
     X: object,
     Y: object,
     sample_weight: object | None,
@@ -288,39 +354,12 @@ def as_examples(
     *,
     names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
 ) -> tuple[Examples, float]:
-    """Return the examples for the compiled step, at least one, and the sum of their weights."""
-    inputs = as_matrix(names[0], X, architecture.sizes[0], architecture.dtype)
-    n = inputs.shape[0]
-    if n == 0:
-        raise ValueError(f"{names[0]} must have at least 1 row, got shape {inputs.shape}")
-    targets = _as_targets(names[1], Y, architecture)
-    if targets.shape[0] != n:
-        raise ValueError(
-            f"{names[1]} must have as many rows as {names[0]}, {n}, got {targets.shape[0]}"
-        )
-    if sample_weight is None:
-        return Examples(inputs, targets), float(n)
-    weights = as_vector(names[2], sample_weight, n, np.dtype(np.float64))
-    if (weights < 0).any():
-        row = int(np.argmax(weights < 0))
-        raise ValueError(f"{names[2]} must not be negative, got {weights[row]} in row {row}")
-    largest = weights.max()
-    if largest == 0:
-        raise ValueError(f"{names[2]} must have a sum above 0, got zeros only")
-    # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
-    # its reciprocal within the type.
-    weights = np.ldexp(weights, -np.frexp(largest)[1])
-    least = _LEAST_WEIGHT[architecture.dtype.name]
-    weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
-    return Examples(inputs, targets, weights), float(weights.sum(dtype=np.float64))
+    """Return the examples for the compiled step, at least one, and the sum of their weights.
 
-
-def as_training_examples(
-    X: object, Y: object, sample_weight: object | None, architecture: Architecture
-) -> tuple[Examples, float]:
-    """Return `as_examples`, without most of its time for arrays that need no conversion."""
+    Arrays that need no conversion take little time.
+    """
     if sample_weight is None:
         examples = plain_examples(X, Y, architecture)
         if examples is not None:
             return examples, float(examples.n)
-    return as_examples(X, Y, sample_weight, architecture)
+    return _as_examples(X, Y, sample_weight, architecture, names)

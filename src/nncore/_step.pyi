@@ -57,6 +57,7 @@ class Workspace(Items):
         examples: Examples,
         rows: npt.NDArray[np.intp] | None = None,
         out: npt.NDArray[Any] | None = None,
+        total: float = 0.0,
     ) -> float: ...
     def predict(
         self, outs: list[npt.NDArray[Any] | None], examples: Examples, check: bool

@@ -256,14 +256,18 @@ cdef class Workspace(Items):
             _update_all(self)
         self._end()
 
-    def total_loss(self, Examples examples not None, cnp.ndarray rows=None, cnp.ndarray out=None):
-        """Return the sum of weight times loss over the examples, or over those in `rows`.
+    def total_loss(
+        self, Examples examples not None, cnp.ndarray rows=None, cnp.ndarray out=None,
+        double total=0,
+    ):
+        """Return `total` plus weight times loss, summed over the examples or over those in `rows`.
 
         Their outputs are written into `out`, if it is given.
         """
         if out is not None:
             self.outs[self.depth - 1] = cnp.PyArray_BYTES(out)
         self._begin(examples, rows, examples.n if rows is None else len(rows))
+        self.total = total
         if rows is None:
             self._choose_rows_in_place()
         with nogil:
@@ -436,7 +440,7 @@ cdef void _forward_all(Workspace w) noexcept nogil:
     w.item_spans = max(1, min(w.item_spans, spans_per_thread))
     run_phase(w, FORWARD, _n_items(w))
     w.team.has_workers = has_workers
-    w.total = _sum(w.span_losses, w.n_spans)
+    w.total = _sum(w.span_losses, w.n_spans, w.total)
     w.team.leave()
 
 
@@ -527,10 +531,8 @@ cdef void _clip(Workspace w) noexcept nogil:
     w.decay = w.bias_decay = 0
 
 
-cdef inline double _sum(const double *x, Py_ssize_t count) noexcept nogil:
-    cdef:
-        Py_ssize_t i
-        double total = 0
+cdef inline double _sum(const double *x, Py_ssize_t count, double total=0) noexcept nogil:
+    cdef Py_ssize_t i
     for i in range(count):
         total += x[i]
     return total

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ._arrays import as_training_examples
 from ._checks import as_real
 from ._layout import Examples
+from .architecture import Architecture
 from .metrics import VALIDATION, Metric
+from .shards import Shards, are_shards
+from .training import ArrayData, Data
 
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Evaluation", "Part"]
+__all__ = ["Evaluation", "Part", "as_part"]
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
@@ -27,7 +32,7 @@ class Part:
 
     Parameters
     ----------
-    examples : Examples
+    examples : Examples or Shards
     weight : float
         The sum of the weights of the part.
     rows : ndarray of intp, optional
@@ -37,13 +42,20 @@ class Part:
     ----------
     n : int
         The number of examples of the part.
+    data : Data
+        To train on the part, or to evaluate it.
     """
 
-    def __init__(self, examples: Examples, weight: float, rows: Rows | None = None) -> None:
+    def __init__(
+        self, examples: Examples | Shards, weight: float, rows: Rows | None = None
+    ) -> None:
         self.examples = examples
         self.weight = weight
         self.rows = rows
         self.n = examples.n if rows is None else len(rows)
+        self.data: Data = (
+            examples.data(rows) if isinstance(examples, Shards) else ArrayData(examples, rows)
+        )
 
     def take(self, rows: Rows, name: str) -> Part:
         """Return the part of these of its examples.
@@ -92,15 +104,23 @@ class Part:
         network: Network,
         metrics: Sequence[Metric],
         n_threads: int | None,
-        check: Callable[[], object] | None,
+        check: Callable[[], object] | None = None,
     ) -> dict[str, float]:
         """Return the mean loss, under "loss", and the metrics, from one pass over the part."""
-        outputs = None
+        outputs, total, done = None, 0.0, 0
         if metrics:
             outputs = np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
-        with network.session(self.n, n_threads=n_threads) as session:
+        with (
+            network.session(self.n, n_threads=n_threads) as session,
+            closing(self.data.pieces(None, session.loss_batch, 0)) as pieces,
+        ):
             session.watch(check)
-            values = {"loss": session.total_loss(self.examples, self.rows, outputs) / self.weight}
+            for piece in pieces:
+                n = piece.end - piece.begin
+                out = None if outputs is None else outputs[done : done + n]
+                total = session.total_loss(piece.examples, piece.order, out, total)
+                done += n
+        values = {"loss": total / self.weight}
         if outputs is not None:
             outputs.flags.writeable = False
             for metric in metrics:
@@ -111,7 +131,7 @@ class Part:
     def _targets(self) -> Array:
         Y = self.examples.arrays[1]
         assert Y is not None
-        Y = Y.view() if self.rows is None else Y[self.rows]
+        Y = Y[:] if self.rows is None else Y[self.rows]
         # Metrics are functions of users, and class indices become addresses.
         Y.flags.writeable = False
         return Y
@@ -122,6 +142,20 @@ class Part:
         if weights is None:
             return None
         return (weights if self.rows is None else weights[self.rows]).astype(np.float64)
+
+
+def as_part(
+    X: object,
+    Y: object,
+    sample_weight: object | None,
+    architecture: Architecture,
+    names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
+) -> Part:
+    """Return the checked examples of a call as a part that has all of them."""
+    if are_shards(X) or are_shards(Y):
+        shards = Shards(X, Y, sample_weight, architecture, names=names)
+        return Part(shards, shards.weight)
+    return Part(*as_training_examples(X, Y, sample_weight, architecture, names=names))
 
 
 class Evaluation:

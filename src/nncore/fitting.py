@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ._arrays import as_examples, as_training_examples
 from ._checks import as_bool, as_dropout, as_generator, as_integer, as_real
 from ._files import FilePath
 from ._threads import as_n_threads
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks, exclusive
 from .checkpoints import check_storable, split_checkpoint, writing
-from .evaluation import Evaluation, Part
+from .evaluation import Evaluation, Part, as_part
 from .hints import hint_at_data
 from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
@@ -23,8 +21,8 @@ from .optimizers import Optimizer, as_optimizer
 from .reports import verbose_callback
 from .resuming import Record, draw_order, fingerprints, optimizer_settings
 from .session import StepOptions
-from .training import ArrayData, Run
-from .typing import Metrics, OptimizerName
+from .training import Run
+from .typing import ExamplesLike, Metrics, OptimizerName
 
 if TYPE_CHECKING:
     from .network import Network
@@ -34,16 +32,16 @@ __all__ = ["Fit", "as_step_options", "as_validation", "fit"]
 
 def fit(
     network: Network,
-    X: npt.ArrayLike,
-    Y: npt.ArrayLike,
+    X: ExamplesLike,
+    Y: ExamplesLike,
     *,
-    sample_weight: npt.ArrayLike | None,
-    validation_data: Sequence[npt.ArrayLike] | None,
+    sample_weight: ExamplesLike | None,
+    validation_data: Sequence[ExamplesLike] | None,
     **options: Any,
 ) -> History:
     """Train a network; `Network.fit` describes parameters, result and errors."""
     architecture = network.architecture
-    training = Part(*as_training_examples(X, Y, sample_weight, architecture))
+    training = as_part(X, Y, sample_weight, architecture)
     validation = as_validation(validation_data, architecture)
     checked = Fit(network, training, validation, **options)
     hint_at_data(training.examples, architecture)
@@ -200,7 +198,7 @@ class Fit:
             run = Run(
                 session,
                 optimizer,
-                ArrayData(training.examples, training.rows),
+                training.data,
                 self._batch_size,
                 draw_order=draw if self._shuffle else None,
                 position=record.position,
@@ -240,7 +238,7 @@ class Fit:
 
 
 def as_validation(
-    validation_data: Sequence[npt.ArrayLike] | None, architecture: Architecture
+    validation_data: Sequence[ExamplesLike] | None, architecture: Architecture
 ) -> Part | None:
     """Return the part of examples of its own."""
     if validation_data is None:
@@ -253,7 +251,7 @@ def as_validation(
         )
     X, Y, *rest = validation_data
     names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-    return Part(*as_examples(X, Y, rest[0] if rest else None, architecture, names=names))
+    return as_part(X, Y, rest[0] if rest else None, architecture, names)
 
 
 def as_step_options(

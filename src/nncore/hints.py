@@ -12,6 +12,7 @@ from ._kernels import first_beyond
 from ._layout import Examples
 from .architecture import Architecture
 from .enums import Loss, range_of
+from .shards import Shards
 
 __all__ = ["hint", "hint_at_data"]
 
@@ -33,7 +34,7 @@ def hint(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def hint_at_data(examples: Examples, architecture: Architecture) -> bool:
+def hint_at_data(examples: Examples | Shards, architecture: Architecture) -> bool:
     """Warn if inputs are so large that training will not work, or if no output can reach a target.
 
     It looks at the first rows only, so it costs next to nothing and reads little of a mapped file.
@@ -49,7 +50,7 @@ def hint_at_data(examples: Examples, architecture: Architecture) -> bool:
     return any(messages)
 
 
-def _large_inputs(examples: Examples) -> str | None:
+def _large_inputs(examples: Examples | Shards) -> str | None:
     X, _, weights = examples.arrays
     if X.dtype.kind != "f":
         return None
@@ -72,7 +73,7 @@ def _large_inputs(examples: Examples) -> str | None:
     return None
 
 
-def _unreachable_targets(examples: Examples, architecture: Architecture) -> str | None:
+def _unreachable_targets(examples: Examples | Shards, architecture: Architecture) -> str | None:
     _, Y, weights = examples.arrays
     output = architecture.activations[-1]
     low, high = range_of(output, architecture.slopes[-1])

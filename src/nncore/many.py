@@ -11,18 +11,19 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import as_row_numbers, as_training_examples
+from ._arrays import as_row_numbers
 from ._files import FilePath
 from ._layout import Examples
 from ._threads import as_n_threads, available_threads
 from .architecture import Architecture
-from .evaluation import Part
+from .evaluation import Part, as_part
 from .fitting import Fit, as_validation
 from .hints import hint_at_data
 from .history import Callback, History
 from .network import Network
 from .optimizers import Optimizer
 from .session import Session
+from .shards import Shards
 from .training import DivergenceError
 from .typing import Metrics, OptimizerName
 
@@ -226,7 +227,7 @@ class _Parts:
         self._X, self._Y = X, Y
         # What was made, by the identity of arguments and what matters of the architecture.
         self._made: dict[Hashable, Any] = {}
-        self._pairs: dict[Hashable, tuple[Examples, Architecture]] = {}
+        self._pairs: dict[Hashable, tuple[Examples | Shards, Architecture]] = {}
 
     def part(
         self,
@@ -239,7 +240,7 @@ class _Parts:
         kind, weighted = _kind(architecture), id(sample_weight)
         whole: Part = self._once(
             (kind, weighted),
-            lambda: Part(*self._examples(architecture, sample_weight)),
+            lambda: self._whole(architecture, sample_weight),
         )
         output = architecture.activations[-1], architecture.slopes[-1]
         self._pairs.setdefault((kind, weighted, output), (whole.examples, architecture))
@@ -265,14 +266,13 @@ class _Parts:
         """Warn once about data that cannot work well."""
         any(hint_at_data(*pair) for pair in self._pairs.values())
 
-    def _examples(
-        self, architecture: Architecture, sample_weight: npt.ArrayLike | None
-    ) -> tuple[Examples, float]:
+    def _whole(self, architecture: Architecture, sample_weight: npt.ArrayLike | None) -> Part:
         # Examples of another loss have X in the same form.
         X = self._made.get(architecture.dtype, self._X)
-        examples, weight = as_training_examples(X, self._Y, sample_weight, architecture)
-        self._made[architecture.dtype] = examples.arrays[0]
-        return examples, weight
+        whole = as_part(X, self._Y, sample_weight, architecture)
+        if isinstance(whole.examples, Examples):
+            self._made[architecture.dtype] = whole.examples.arrays[0]
+        return whole
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in self._made:

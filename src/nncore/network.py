@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ._kernels import KERNELS
 from ._layout import Examples, FlatVector
 from ._threads import as_n_threads, is_large
 from .architecture import Architecture
+from .evaluation import as_part
 from .fitting import as_step_options, fit
 from .history import Callback, History
 from .initializers import INITIALIZERS
@@ -28,11 +29,13 @@ from .optimizers import Optimizer
 from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
+from .shards import Shards, are_shards
 from .training import DivergenceError
 from .typing import (
     ActivationLike,
     CustomLoss,
     DType,
+    ExamplesLike,
     InitName,
     LossLike,
     Metrics,
@@ -515,14 +518,14 @@ class Network(Strict):
             self._idle = own
 
     def predict(
-        self, X: npt.ArrayLike, *, out: Array | None = None, n_threads: int | None = None
+        self, X: ExamplesLike, *, out: Array | None = None, n_threads: int | None = None
     ) -> Array:
         """Return the outputs A^L for each example, equation (1).
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_0) or (n_0,)
-            An array of one dimension is a single example, also if n_0 = 1.
+            An array of one dimension is a single example, also if n_0 = 1. Or shards, as in `fit`.
         out : ndarray of shape (n_samples, n_L) or (n_L,), optional
             A C-contiguous array of the network's dtype to store the outputs in. It is written
             last: it may overlap with X, and an error leaves it as it was.
@@ -554,11 +557,19 @@ class Network(Strict):
             few = self._forward_pass.predict(X, out)
             if few is not None:
                 return few
-        rows, is_single = self._as_rows(X)
+        rows: Array | Shards
+        if are_shards(X):
+            rows, is_single = Shards(X, None, None, self._architecture), False
+        else:
+            rows, is_single = self._as_rows(X)
         if out is not None:
             shape = self.sizes[-1:] if is_single else (len(rows), self.sizes[-1])
             check_output("out", out, shape, self.dtype)
-        outputs: Array = self._forward(Session.outputs, rows, n_threads)
+        outputs: Array
+        if isinstance(rows, Shards):
+            outputs = self._outputs_of_shards(rows, n_threads)
+        else:
+            outputs = self._forward(Session.outputs, rows, n_threads)
         if is_single:
             outputs = outputs[0]
         if out is None:
@@ -566,7 +577,18 @@ class Network(Strict):
         out[...] = outputs
         return out
 
-    def _as_rows(self, X: npt.ArrayLike) -> tuple[Array, bool]:
+    def _outputs_of_shards(self, shards: Shards, n_threads: int | None) -> Array:
+        outputs, done = np.empty((len(shards), self.sizes[-1]), self.dtype), 0
+        with (
+            self.session(len(shards), n_threads=n_threads) as session,
+            closing(shards.data().pieces(None, 1, 0)) as pieces,
+        ):
+            for piece in pieces:
+                outputs[done : done + piece.end] = session.outputs(piece.examples)
+                done += piece.end
+        return outputs
+
+    def _as_rows(self, X: ExamplesLike) -> tuple[Array, bool]:
         architecture = self._architecture
         return as_rows("X", X, architecture.sizes[0], architecture.dtype)
 
@@ -604,10 +626,10 @@ class Network(Strict):
 
     def evaluate(
         self,
-        X: npt.ArrayLike,
-        Y: npt.ArrayLike,
+        X: ExamplesLike,
+        Y: ExamplesLike,
         *,
-        sample_weight: npt.ArrayLike | None = None,
+        sample_weight: ExamplesLike | None = None,
         n_threads: int | None = None,
     ) -> float:
         """Return the mean loss over the examples, equation (2).
@@ -615,6 +637,7 @@ class Network(Strict):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_0)
+            Or shards, as in `fit`; Y and the weights likewise.
         Y : array_like of shape (n_samples, n_L)
             Or of shape (n_samples,) if n_L = 1, or, for the loss "cross_entropy", a vector of
             integer class indices. A loss of yours gets its rows as they are, whatever the shape
@@ -633,9 +656,8 @@ class Network(Strict):
         TypeError, ValueError
             An argument is not a finite array of numbers of its shape.
         """
-        examples, weight = as_training_examples(X, Y, sample_weight, self._architecture)
-        with self.session(examples.n, n_threads=n_threads) as session:
-            return session.total_loss(examples) / weight
+        part = as_part(X, Y, sample_weight, self._architecture)
+        return part.evaluate(self, (), n_threads)["loss"]
 
     def gradient(
         self,
@@ -885,16 +907,16 @@ class Network(Strict):
 
     def fit(
         self,
-        X: npt.ArrayLike,
-        Y: npt.ArrayLike,
+        X: ExamplesLike,
+        Y: ExamplesLike,
         *,
         epochs: int = 1,
         batch_size: int = 32,
         optimizer: Optimizer | OptimizerName = "adam",
         shuffle: bool = True,
         seed: Any = None,
-        sample_weight: npt.ArrayLike | None = None,
-        validation_data: Sequence[npt.ArrayLike] | None = None,
+        sample_weight: ExamplesLike | None = None,
+        validation_data: Sequence[ExamplesLike] | None = None,
         validation_split: float | None = None,
         metrics: Metrics = (),
         training_metrics: bool = False,
@@ -911,12 +933,15 @@ class Network(Strict):
         ----------
         X : array_like of shape (n_samples, n_0)
             Values of 1e4 and above among the first ones give a `UserWarning`, with the remedy.
-            Arrays of other number types, orders and strides are converted once. A `numpy.memmap`
-            of the network's dtype is never read as a whole but batch by batch, and NaN in it shows
-            in the loss.
+            Arrays of other number types, orders and strides are converted once.
+
+            Or shards, of which a thread reads some MB at a time: a mapped file (`numpy.memmap`),
+            the path of a .npy file, or a list of these and of arrays of two dimensions. The result
+            is that of the concatenated arrays, to the last bit; docs/scaling.md has more.
         Y : array_like of shape (n_samples, n_L)
             As in `evaluate`. Values among the first ones that the output layer cannot reach, such
-            as 3 with sigmoid outputs, give a `UserWarning`, with the remedy.
+            as 3 with sigmoid outputs, give a `UserWarning`, with the remedy. Or shards, perhaps cut
+            at other rows than X.
         epochs : int, default 1
             The number of passes over the examples.
         batch_size : int, default 32
@@ -988,6 +1013,9 @@ class Network(Strict):
         DivergenceError
             The loss, a parameter or the optimizer's state became NaN or infinite. Network and
             optimizer are restored to the end of the last finite epoch.
+        OSError, ValueError
+            A row of a file cannot be read or is not finite, or the file has changed; the message
+            names file and row. Network and optimizer are as after the last complete step.
         KeyboardInterrupt
             Ctrl-C was pressed. Network and optimizer are as after the last complete step.
 

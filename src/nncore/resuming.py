@@ -19,9 +19,11 @@ from ._layout import Examples
 from ._orders import shuffle
 from .hints import hint
 from .history import History
+from .long_arrays import LongArray
 from .optimizers import Optimizer
 from .persistence import encode_architecture, read_stored
 from .session import StepOptions
+from .shards import Shards
 from .training import Position
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ _SAMPLE = 64
 
 
 def fingerprints(
-    prefix: str, examples: Examples, dtype: np.dtype[Any], chosen: Order | None = None
+    prefix: str,
+    examples: Examples | Shards,
+    dtype: np.dtype[Any],
+    chosen: Order | None = None,
 ) -> dict[str, str | None]:
     """Return a short description of each array, and of the chosen rows, to tell it from others."""
     rows = np.linspace(0, examples.n - 1, min(examples.n, _SAMPLE)).astype(np.intp)
@@ -54,7 +59,7 @@ def fingerprints(
     return described
 
 
-def _describe(array: Array, sample: Array) -> str:
+def _describe(array: Array | LongArray, sample: Array) -> str:
     checksum = zlib.crc32(sample.reshape(-1).view(np.uint8).data)
     return f"an array of shape {array.shape}, checksum {checksum:08x}"
 

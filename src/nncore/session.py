@@ -422,6 +422,7 @@ class Session:
         examples: Examples,
         rows: npt.NDArray[np.intp] | None = None,
         out: Array | None = None,
+        total: float = 0.0,
     ) -> float:
         """Return the loss, summed with the examples' weights, equation (2).
 
@@ -432,13 +433,15 @@ class Session:
             The examples that count; by default all.
         out : ndarray of shape (n, n_L), optional
             A C-contiguous array of the network's dtype that receives their outputs A^L.
+        total : float, default 0.0
+            The loss of other examples, to which this one is added.
         """
         self._load(transposes=False)
         custom_loss = self.architecture.custom_loss
         if custom_loss is None:
-            return self._workspace.total_loss(examples, rows, out)
+            return self._workspace.total_loss(examples, rows, out, total)
         X, Y, sample_weight = examples.arrays
-        total, n = 0.0, examples.n if rows is None else len(rows)
+        n = examples.n if rows is None else len(rows)
         for begin in range(0, n, _LOSS_BATCH):
             place = slice(begin, begin + _LOSS_BATCH)
             part = place if rows is None else rows[place]
@@ -450,6 +453,11 @@ class Session:
             weights = None if sample_weight is None else sample_weight[part]
             total += total_loss(custom_loss, A, Y[part], weights)
         return total
+
+    @property
+    def loss_batch(self) -> int:
+        """`total_loss` may be split at multiples of so many examples without changing its bits."""
+        return self._workspace.span if self.architecture.custom_loss is None else _LOSS_BATCH
 
     def outputs(self, examples: Examples, *, check: bool = False) -> Array | None:
         """Return the outputs A^L, or with `check` None if an input is not finite."""

@@ -8,6 +8,7 @@
 ('relu', 'identity')
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, SupportsFloat
 
@@ -20,6 +21,7 @@ __all__ = [
     "CustomLoss",
     "DType",
     "DTypeName",
+    "ExamplesLike",
     "InitName",
     "LearningRate",
     "LossLike",
@@ -85,6 +87,9 @@ OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 
 # A number, or a function of the number of steps made before, such as a schedule.
 LearningRate = float | Callable[[int], float]
+
+# An array, the path of a .npy file, or a list of both: shards, which are read as one long array.
+ExamplesLike = npt.ArrayLike | os.PathLike[str] | Sequence[Any]
 
 DTypeName = Literal["float32", "float64"]
 DType = DTypeName | type[np.float32] | type[np.float64] | np.dtype[Any]
