@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sysconfig
 from glob import glob
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 DEBUG = os.environ.get("NNCORE_DEBUG", "0") == "1"
+
+# One build serves Python 3.11 and later, but for free-threaded ones, which have no stable ABI.
+STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -40,6 +44,8 @@ FLAGS = ["-std=gnu11", "-O1" if DEBUG else "-O3", "-ffp-contract=off", "-fno-mat
 # Python's own flags add debugging information, which is ten times the size of the code.
 if not DEBUG and "-g" not in os.environ.get("CFLAGS", "").split():
     FLAGS.append("-g0")
+# On Windows GCC aligns the stack to 16 bytes, and the vectors of AVX on it to more.
+MINGW_FLAGS = ["-Wa,-muse-unaligned-vector-move"]
 
 
 class BuildExt(build_ext):
@@ -47,6 +53,8 @@ class BuildExt(build_ext):
 
     def build_extensions(self) -> None:
         flags = FLAGS
+        if self.compiler.compiler_type == "mingw32":
+            flags = FLAGS + MINGW_FLAGS
         if self.compiler.compiler_type == "msvc":
             flags = [f"/clang:{flag}" for flag in FLAGS]
             compiler = os.environ.get("CC", "cl")
@@ -61,6 +69,13 @@ class BuildExt(build_ext):
             extension.extra_compile_args = flags
         super().build_extensions()
 
+    def copy_extensions_to_source(self) -> None:
+        """Remove earlier modules first: Python prefers one for its own version, however old."""
+        for pattern in ("*.so", "*.pyd"):
+            for path in Path("src/nncore").glob(pattern):
+                path.unlink()
+        super().copy_extensions_to_source()
+
 
 class BuildPy(build_py):
     """Empties the build directory first: a wheel packs whatever an earlier build left there."""
@@ -71,16 +86,22 @@ class BuildPy(build_py):
         super().run()
 
 
+MACROS = [
+    ("NNCORE_BLAS_INT", blas_int()),
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+]
+if STABLE_ABI:
+    MACROS.append(("Py_LIMITED_API", "0x030B0000"))
+
+
 def extension(name: str, sources: list[str]) -> Extension:
     return Extension(
         name,
         sources,
         include_dirs=["src/nncore/csrc", numpy.get_include()],
-        define_macros=[
-            ("NNCORE_BLAS_INT", blas_int()),
-            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-        ],
+        define_macros=MACROS,
         depends=glob("src/nncore/csrc/*.h"),
+        py_limited_api=STABLE_ABI,
     )
 
 
@@ -98,5 +119,6 @@ setup(
         ],
         compiler_directives=DIRECTIVES,
     ),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
 )

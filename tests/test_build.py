@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nncore
-from nncore import reference
+from nncore import _kernels, reference
 from nncore.enums import Activation
 
 MODULE = """\
@@ -134,23 +134,52 @@ def test_import_without_an_installation_says_what_to_do(
     assert "pip install -e ." in last
 
 
-def test_a_build_removes_modules_of_an_earlier_one(tmp_path: Path) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
     if not (ROOT / "setup.py").is_file():
         pytest.skip("needs a source checkout")
-    stale = tmp_path / "build" / "nncore" / "renamed.py"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "src"):
         # Keep the modification times, so that Cython has nothing to do.
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_a_build_removes_modules_of_an_earlier_one(checkout: Path) -> None:
+    stale = checkout / "build" / "nncore" / "renamed.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "build"],
-        cwd=tmp_path,
+        cwd=checkout,
         check=True,
     )
     assert not stale.exists()
     assert stale.with_name("network.py").is_file()
+
+
+COPY_NOTHING = """
+from distutils.core import run_setup
+build_ext = run_setup("setup.py", stop_after="init").get_command_obj("build_ext")
+build_ext.extensions = []
+build_ext.copy_extensions_to_source()
+"""
+
+
+def test_a_build_in_place_removes_modules_that_python_would_prefer(checkout: Path) -> None:
+    stale = checkout / "src" / "nncore" / f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
+    stale.touch()
+    subprocess.run(
+        [sys.executable, "-c", f"import setuptools{COPY_NOTHING}"], cwd=checkout, check=True
+    )
+    assert not stale.exists()
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="free-threaded: no stable ABI"
+)
+def test_compiled_modules_use_the_stable_abi() -> None:
+    assert ".abi3." in Path(_kernels.__file__).name or os.name == "nt"
 
 
 # Names that scikit-learn leaves to estimators outside it.

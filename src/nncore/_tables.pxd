@@ -117,10 +117,8 @@ cdef extern from "nncore.h" nogil:
     bint nncore_choose(const char *name) noexcept
     bint nncore_supports(const char *name) noexcept
 
-cdef extern from "clock.h" nogil:
+cdef extern from "system.h" nogil:
     double nncore_seconds() noexcept
-
-cdef extern from "float_mode.h" nogil:
     ctypedef uint64_t nncore_float_mode
     nncore_float_mode nncore_flush_subnormals() noexcept
     void nncore_set_float_mode(nncore_float_mode mode) noexcept

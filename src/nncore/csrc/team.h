@@ -15,11 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#include <windows.h>
-#else
-#include <sched.h>
-#endif
+#include "system.h"
 
 /* The low bits of the ticket count items, the high ones phases. */
 #define NNCORE_ITEM_BITS 40
@@ -39,24 +35,11 @@ typedef struct {
     atomic_int *asleep; /* one per thread; the memory is the caller's */
 } nncore_team;
 
-static inline void nncore_yield(void) {
-#if defined(_WIN32)
-    SwitchToThread();
-#else
-    sched_yield();
-#endif
-}
-
 static inline void nncore_pause(int spins) {
     if (spins >= NNCORE_SPINS)
         nncore_yield();
-#if defined(__x86_64__)
     else
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    else
-        __asm__ volatile("yield");
-#endif
+        nncore_spin();
 }
 
 /* Begin without a phase. `asleep` has a zero per thread, the leader included. */
