@@ -15,7 +15,7 @@ import joblib
 import report
 import sklearn.neural_network
 from joblib.externals.loky import get_reusable_executor
-from machine import available_cpus, circumstances
+from machine import available_cpus, circumstances, say
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -202,9 +202,11 @@ def compare(title: str, ways: dict[str, Any], n_rounds: int) -> None:
     for _ in range(n_rounds):
         for name, (count, work) in ways.items():
             try:
-                samples.setdefault(name, []).append(seconds(count, work))
+                sample = seconds(count, work)
             except ModuleNotFoundError as error:
-                print(f"left out: {name}: {error}")
+                say(f"left out: {name}: {error}")
+            else:
+                samples.setdefault(name, []).append(sample)
     base = next(iter(samples.values()))
     print(f"\n| {title} | ms | times faster |\n| --- | --: | --: |")
     for name, own in samples.items():
