@@ -12,6 +12,7 @@ import pytest
 from helpers import child
 
 import nncore
+from nncore import training
 
 INTERRUPT = """
 import json
@@ -131,6 +132,26 @@ def interrupt_after(begun: threading.Event) -> threading.Thread:
     thread = threading.Thread(target=press)
     thread.start()
     return thread
+
+
+def test_ctrl_c_ends_epochs_that_are_made_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SECONDS_TOGETHER", 1e9)
+    net, twin = (nncore.Network([5, 300, 300, 3], seed=0) for _ in range(2))
+    X, Y = np.ones((37, 5)), np.zeros((37, 3))
+    optimizer = nncore.Adam(1e-6)
+    begun = threading.Event()
+    pressing = interrupt_after(begun)
+    begun.set()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, Y, epochs=10**6, batch_size=20, optimizer=optimizer, shuffle=False)
+    pressing.join()
+    epochs, rest = divmod(optimizer.step_count, 2)
+    assert epochs > 1
+    its = nncore.Adam(1e-6)
+    twin.fit(X, Y, epochs=epochs, batch_size=20, optimizer=its, shuffle=False)
+    if rest:
+        twin.fit(X[:20], Y[:20], optimizer=its)
+    assert net.equals(twin)
 
 
 @pytest.mark.parametrize("call", ["predict", "evaluate", "gradient"])

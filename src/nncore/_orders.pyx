@@ -10,15 +10,21 @@ cdef extern from "numpy/random/bitgen.h":
         uint32_t (*next_uint32)(void *state) noexcept nogil
 
 
-def shuffle(rng, Py_ssize_t[::1] order not None):
-    """Shuffle as ``rng.shuffle(order)`` does, a Generator or a RandomState."""
+def shuffle(rng, Py_ssize_t[::1] order not None, Py_ssize_t n=0):
+    """Shuffle as ``rng.shuffle(order)`` does, a Generator or a RandomState.
+
+    With `n`, shuffle one part of n numbers after the other.
+    """
     # A Generator's bit generator is public; a RandomState's is not documented, but has this name
     # since NumPy 1.17.
     bit_generator = getattr(rng, "bit_generator", None) or rng._bit_generator
+    cdef Py_ssize_t i
     cdef bitgen_t *bits = <bitgen_t *> PyCapsule_GetPointer(bit_generator.capsule, "BitGenerator")
-    if order.shape[0] > 1:
+    n = n or order.shape[0]
+    if n > 1:
         with bit_generator.lock, nogil:
-            _shuffle(&order[0], bits, order.shape[0])
+            for i in range(order.shape[0] // n):
+                _shuffle(&order[i * n], bits, n)
 
 
 cdef void _shuffle(Py_ssize_t *order, bitgen_t *bits, Py_ssize_t n) noexcept nogil:

@@ -34,6 +34,7 @@ class Workspace(Items):
         sums: npt.NDArray[np.float64],
         keep_going: bool,
         scales: npt.NDArray[np.float64] | None = None,
+        epoch: int = 0,
     ) -> None: ...
     def step(
         self, examples: Examples, vectors: tuple[FlatVector, ...], steps: Counter

@@ -147,16 +147,16 @@ cdef class Workspace(Items):
     def train(
         self, Examples examples not None, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
         Py_ssize_t begin, Py_ssize_t end, double[:, ::1] sums, bint keep_going,
-        const double[::1] scales=None,
+        const double[::1] scales=None, Py_ssize_t epoch=0,
     ):
         """Make the steps of a range of examples; set `done` to the first one not used.
 
         Batches are cut from the examples begin to end, taken in `order` or, if it is None, as they
-        lie. A row of `sums`, of shape (n_batches, 3), receives a batch's loss before its step,
-        summed with the examples' weights; the sum of these weights; and the ‖W‖² before the step
-        if the rule has a penalty. A batch without weight makes no step. With `scales`, these
-        factors of the batches' summed gradients replace the reciprocals of the weights, and every
-        batch makes a step.
+        lie; with `epoch`, from every so many of them. A row of `sums`, of shape (n_batches, 3),
+        receives a batch's loss before its step, summed with the examples' weights; the sum of these
+        weights; and the ‖W‖² before the step if the rule has a penalty. A batch without weight
+        makes no step. With `scales`, these factors of the batches' summed gradients replace the
+        reciprocals of the weights, and every batch makes a step.
 
         A batch whose loss is not finite ends the run before its step unless `keep_going`. Ctrl-C,
         or an exception in a loss of the user's, ends it after a whole step and is raised.
@@ -166,7 +166,8 @@ cdef class Workspace(Items):
         self.dropout_step = self.step_count
         self.scales, self.batch = scales, 0
         with nogil:
-            self.done = _train(self, batch_size, begin, end, &sums[0, 0], keep_going)
+            self.done = _train(
+                self, batch_size, begin, end, epoch or end, &sums[0, 0], keep_going)
         self.scales = None
         self._end()
 
@@ -188,7 +189,7 @@ cdef class Workspace(Items):
         self._begin(examples, None, n)
         self.dropout_step = self.step_count
         with nogil:
-            _train(self, n, 0, n, sums, False)
+            _train(self, n, 0, n, n, sums, False)
         self._end()
         if isfinite(sums[0]) and self.is_finite():
             self.write_back(vectors, steps)
@@ -346,12 +347,12 @@ cdef class Workspace(Items):
 # The leader: it opens phases one after the other.
 
 cdef Py_ssize_t _train(
-    Workspace w, Py_ssize_t batch_size, Py_ssize_t begin, Py_ssize_t end, double *sums,
-    bint keep_going,
+    Workspace w, Py_ssize_t batch_size, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t epoch,
+    double *sums, bint keep_going,
 ) noexcept nogil:
     w.team.enter()
     while begin < end:
-        _backward(w, begin, min(batch_size, end - begin), sums)
+        _backward(w, begin, min(batch_size, end - begin, epoch - begin % epoch), sums)
         if w.team.interrupted:
             break
         sums[2] = 0

@@ -19,7 +19,15 @@ from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
 from .optimizers import Optimizer, as_optimizer
 from .reports import verbose_callback
-from .resuming import Record, draw_order, fingerprints, optimizer_settings
+from .resuming import (
+    Record,
+    draw_order,
+    draw_orders,
+    fingerprints,
+    optimizer_settings,
+    orders_as_they_lie,
+)
+from .schedules import Schedule
 from .session import StepOptions
 from .training import Run
 from .typing import ExamplesLike, Metrics, OptimizerName
@@ -195,6 +203,13 @@ class Fit:
             writing(checkpoint, record, session, optimizer) as writer,
         ):
             session.watch(check)
+            several = None
+            # Only if no code of the user's runs in between: epochs may be repeated.
+            if self._epochs > 1 and not (callbacks or writer or self._evaluation.names):
+                rate = optimizer.learning_rate
+                is_known = not callable(rate) or isinstance(rate, Schedule)
+                if is_known and network.architecture.custom_loss is None:
+                    several = draw_orders if self._shuffle else orders_as_they_lie
             run = Run(
                 session,
                 optimizer,
@@ -205,6 +220,7 @@ class Fit:
                 options=record.options,
                 chunk=writer.chunk if writer else None,
                 on_chunk=writer.end_chunk if writer else None,
+                draw_orders=several,
             )
             for epoch in run.epochs(0 if record.is_finished else self._epochs):
                 metrics = self._evaluation.report(check)

@@ -95,6 +95,7 @@ class History:
         Empty without validation data.
     metrics : dict of str to list of float
     seconds : list of float
+        Short epochs without callbacks and validation are timed several together.
     error : DivergenceError or None
         What ended the training of this network, if `nncore.fit_many` trained it with others.
 

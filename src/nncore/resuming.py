@@ -29,7 +29,14 @@ from .training import Position
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Record", "draw_order", "fingerprints", "optimizer_settings"]
+__all__ = [
+    "Record",
+    "draw_order",
+    "draw_orders",
+    "fingerprints",
+    "optimizer_settings",
+    "orders_as_they_lie",
+]
 
 Array = npt.NDArray[Any]
 Order = npt.NDArray[np.intp]
@@ -253,6 +260,18 @@ def draw_order(rng: Any, last: Order | None, n: int) -> Order:
     order = np.arange(n, dtype=np.intp)
     shuffle(rng, order)
     return order
+
+
+def draw_orders(rng: Any, count: int, n: int) -> Order:
+    """Return as many random orders, those of `draw_order`, one after the other."""
+    orders = orders_as_they_lie(rng, count, n)
+    shuffle(rng, orders, n)
+    return orders
+
+
+def orders_as_they_lie(rng: Any, count: int, n: int) -> Order:
+    """Return the orders of epochs that are not shuffled."""
+    return np.tile(np.arange(n, dtype=np.intp), count)
 
 
 def optimizer_settings(optimizer: Optimizer) -> dict[str, Any]:

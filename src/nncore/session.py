@@ -277,6 +277,7 @@ class Session:
         *,
         keep_going: bool = False,
         scales: npt.NDArray[np.float64] | None = None,
+        epoch: int | None = None,
     ) -> None:
         """Make the steps of a range of examples, equations (1) to (6), after `use`.
 
@@ -298,6 +299,8 @@ class Session:
         scales : ndarray of shape (n_batches,), optional
             The factor of each batch's gradient, summed with the examples' weights; by default the
             reciprocal of the sum of these weights. A batch without weight makes a step, too.
+        epoch : int, optional
+            The examples of an epoch if the range holds several whole ones.
 
         Raises
         ------
@@ -307,10 +310,13 @@ class Session:
             The learning rate's function returned no rate for one of the steps; none was made.
         """
         if self._schedule is not None:
-            self._set_rates(-(-(end - begin) // batch_size))
+            n = epoch or end - begin
+            self._set_rates((end - begin) // n * -(-n // batch_size))
         self._is_ahead = True
         try:
-            self._workspace.train(examples, order, batch_size, begin, end, sums, keep_going, scales)
+            self._workspace.train(
+                examples, order, batch_size, begin, end, sums, keep_going, scales, epoch or 0
+            )
         finally:
             self.done = self._workspace.done
 

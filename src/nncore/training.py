@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from ._layout import Examples
 from .losses import loss_title
 from .optimizers import Optimizer, Rule
 from .session import NO_OPTIONS, Session, StepOptions
+
+# For how long, in seconds and examples, a call of the session makes several epochs: so long that
+# a thread seldom waits for another one's Python, and so short that their orders stay in the cache.
+_SECONDS_TOGETHER = 2e-3
+_EXAMPLES_TOGETHER = 1 << 16
 
 __all__ = [
     "ArrayData",
@@ -205,6 +211,11 @@ class Run:
         Called with the position after each chunk but an epoch's last.
     keep_going : bool, default False
         Whether to accept epochs that are not finite.
+    draw_orders : callable, optional
+        Returns the orders of several epochs, from the position's generator, their number and that
+        of the examples. If it is given, a call of the session makes as many short epochs as take
+        about 2 ms: the network is up to date after the last of them only, and an exception may
+        leave the position at the first one. Data other than `ArrayData` are not affected.
     """
 
     def __init__(
@@ -221,6 +232,7 @@ class Run:
         chunk: int | Callable[[Position], int] | None = None,
         on_chunk: Callable[[Position], object] | None = None,
         keep_going: bool = False,
+        draw_orders: Callable[[Any, int, int], Order] | None = None,
     ) -> None:
         self._session = session
         self._optimizer = optimizer
@@ -232,6 +244,10 @@ class Run:
         self._chunk = chunk
         self._on_chunk = on_chunk
         self._keep_going = keep_going
+        self._draw_orders = draw_orders if isinstance(data, ArrayData) else None
+        # What an epoch takes, and orders that are drawn already.
+        self._seconds = math.inf
+        self._orders: deque[Order] = deque()
         self.position = Position() if position is None else position
 
     def epochs(self, n_epochs: int) -> Iterator[Epoch]:
@@ -246,8 +262,15 @@ class Run:
         """
         position, n = self.position, self._data.n
         while position.epoch < n_epochs:
+            if self._draw_orders is not None and n is not None:
+                count = self._n_together(n_epochs, n)
+                if count > 1:
+                    yield from self._train_together(count, n)
+                    continue
             if position.n_orders == position.epoch:
-                if self._draw_order is not None:
+                if self._orders:
+                    position.order = self._orders.popleft()
+                elif self._draw_order is not None:
                     position.order = self._draw_order(position.rng, position.order, n)
                 position.n_orders += 1
                 if n is not None:
@@ -274,8 +297,52 @@ class Run:
             position.epoch += 1
             position.n_batches += position.batch
             position.batch, position.seconds = 0, 0.0
-            seconds = time.perf_counter() - self._begin
-            yield Epoch(position.epoch, loss, sums, seconds)
+            self._seconds = time.perf_counter() - self._begin
+            yield Epoch(position.epoch, loss, sums, self._seconds)
+
+    def _n_together(self, n_epochs: int, n: int) -> int:
+        """Return how many epochs to make in one call of the session."""
+        position = self.position
+        if self._orders or position.n_orders > position.epoch:
+            return 1
+        most = min(int(_SECONDS_TOGETHER / self._seconds), _EXAMPLES_TOGETHER // n)
+        return min(most, n_epochs - position.epoch)
+
+    def _train_together(self, count: int, n: int) -> Iterator[Epoch]:
+        """Make epochs in one call and yield each; if they diverge, yield none and keep the orders.
+
+        Numbers that are not finite stay so from step to step.
+        """
+        position, size, session = self.position, self._batch_size, self._session
+        assert self._draw_orders is not None
+        begin = time.perf_counter()
+        orders = self._draw_orders(position.rng, count, n)
+        n_batches = -(-n // size)
+        sums = np.zeros((count * n_batches, 3))
+        with closing(self._data.pieces(orders, size, 0)) as pieces:
+            examples, order, *_ = next(pieces)
+        session.use(self._optimizer, self._rule(), self._options)
+        try:
+            session.train(examples, order, size, 0, count * n, sums, epoch=n)
+        except BaseException:
+            # Whole steps stay, but only if they led to numbers.
+            if session.is_finite():
+                session.write_back()
+            raise
+        by_epoch = sums.reshape(count, n_batches, 3)
+        losses = [float(np.add.reduce(its_sums[:, 0])) for its_sums in by_epoch]
+        if not (all(map(math.isfinite, losses)) and session.is_finite()):
+            session.discard()
+            self._orders.extend(orders.reshape(count, n))
+            return
+        session.write_back()
+        position.order = orders[-n:]
+        self._seconds = (time.perf_counter() - begin) / count
+        for loss, its_sums in zip(losses, by_epoch, strict=True):
+            position.epoch += 1
+            position.n_orders += 1
+            position.n_batches += n_batches
+            yield Epoch(position.epoch, loss, its_sums, self._seconds)
 
     def _train(self) -> None:
         """Make the steps of an epoch from the position on, in chunks of the pieces of the data."""
