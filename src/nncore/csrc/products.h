@@ -9,10 +9,10 @@
 #include "vector.h"
 
 /* Panel p of C. */
-static void panel_product(const struct product *product, ptrdiff_t p) {
-    if (product->n == 1)
+static void panel_product(const struct product product, ptrdiff_t p) {
+    if (product.n == 1)
         dot_products(product);
-    else if (product->n_inner == 1)
+    else if (product.n_inner == 1)
         outer_product(product, p);
     else
         tiled_product(product, p);
@@ -37,7 +37,7 @@ static void forward(void *A_, void *derivatives_, const void *A_prev, ptrdiff_t 
     for (ptrdiff_t p = 0; p * PANEL_WIDTH < n; p++) {
         const ptrdiff_t width = width_of_panel(p, n);
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
-        panel_product(&product, p);
+        panel_product(product, p);
         if (sigma.kind == NNCORE_SOFTMAX)
             softmax(A + at, n_rows, n, width);
         else if (!is_relu)
@@ -67,7 +67,7 @@ static void delta(void *delta_prev_, const void *delta, const void *W_transposed
     for (ptrdiff_t p = 0; p * PANEL_WIDTH < n_prev; p++) {
         const ptrdiff_t width = width_of_panel(p, n_prev);
         const ptrdiff_t at = p * PANEL_WIDTH * capacity + row * width;
-        panel_product(&product, p);
+        panel_product(product, p);
         if (!is_fused)
             times_derivative(delta_prev + at, A_prev + at, sigma, n_rows * width);
     }
@@ -77,7 +77,7 @@ static void gradient(void *dW_, const void *delta_, const void *A_prev_, double 
                      double beta_, ptrdiff_t panel_step, ptrdiff_t p_begin, ptrdiff_t p_end,
                      ptrdiff_t k_begin, ptrdiff_t k_end, ptrdiff_t n_examples, ptrdiff_t capacity,
                      ptrdiff_t n_prev, ptrdiff_t n) {
-    const ptrdiff_t width = width_of_panel(p_begin, n);
+    const ptrdiff_t width = width_of_panel(p_begin, n), columns = n - p_begin * PANEL_WIDTH;
     const real scale = (real)scale_;
     for (ptrdiff_t i = 0; i < n_examples; i += EXAMPLE_BLOCK) {
         const ptrdiff_t count = n_examples - i < EXAMPLE_BLOCK ? n_examples - i : EXAMPLE_BLOCK;
@@ -96,13 +96,17 @@ static void gradient(void *dW_, const void *delta_, const void *A_prev_, double 
                 else if (A_width == 1)
                     unit_gradient(dW, delta, width, a, scale, beta, count, width);
                 else if (width == PANEL_WIDTH && A_width == PANEL_WIDTH)
-                    gradient_rows(dW, a, delta, scale, beta, count, rows, PANEL_WIDTH, PANEL_WIDTH);
+                    gradient_rows(dW, a, delta, scale, beta, count, rows, PANEL_WIDTH, columns,
+                                  PANEL_WIDTH);
                 else if (width == PANEL_WIDTH)
-                    gradient_rows(dW, a, delta, scale, beta, count, rows, PANEL_WIDTH, HALF_WIDTH);
+                    gradient_rows(dW, a, delta, scale, beta, count, rows, PANEL_WIDTH, columns,
+                                  HALF_WIDTH);
                 else if (A_width == PANEL_WIDTH)
-                    gradient_rows(dW, a, delta, scale, beta, count, rows, HALF_WIDTH, PANEL_WIDTH);
+                    gradient_rows(dW, a, delta, scale, beta, count, rows, HALF_WIDTH, columns,
+                                  PANEL_WIDTH);
                 else
-                    gradient_rows(dW, a, delta, scale, beta, count, rows, HALF_WIDTH, HALF_WIDTH);
+                    gradient_rows(dW, a, delta, scale, beta, count, rows, HALF_WIDTH, columns,
+                                  HALF_WIDTH);
         }
     }
 }

@@ -19,26 +19,26 @@ INLINE void add_products(V *sums, const real *a, ptrdiff_t step, const real *x, 
 }
 
 /* sums[r] = A[row + r] . B, but for the addition of each vector's lanes. */
-INLINE void dots(V *sums, const struct product *product, ptrdiff_t row, const ptrdiff_t rows) {
-    const ptrdiff_t A_stride = product->A_stride, n = product->n_inner;
-    const real *A = product->A, *x = product->B;
+INLINE void dots(V *sums, const struct product product, ptrdiff_t row, const ptrdiff_t rows) {
+    const ptrdiff_t A_stride = product.A_stride, n = product.n_inner;
+    const real *A = product.A, *x = product.B;
     UNROLL for (ptrdiff_t r = 0; r < rows; r++) sums[r] = (V){0};
     if (A_stride) {
         add_products(sums, A + row * A_stride, A_stride, x, n, rows);
         return;
     }
     ptrdiff_t k = 0;
-    for (; k + PANEL_WIDTH <= n; k += PANEL_WIDTH, A += PANEL_WIDTH * product->capacity)
+    for (; k + PANEL_WIDTH <= n; k += PANEL_WIDTH, A += PANEL_WIDTH * product.capacity)
         add_products(sums, A + row * PANEL_WIDTH, PANEL_WIDTH, x + k, PANEL_WIDTH, rows);
     const ptrdiff_t width = width_of_panel(k / PANEL_WIDTH, n);
     add_products(sums, A + row * width, width, x + k, n - k, rows);
 }
 
 /* The only column of C. A row's sum does not depend on the rows beside it. */
-static void dot_products(const struct product *product) {
-    const real start = product->bias ? *product->bias : 0;
-    for (ptrdiff_t i = 0; i < product->n_rows; i += LANES) {
-        const ptrdiff_t row = product->row + i, left = product->n_rows - i;
+static void dot_products(const struct product product) {
+    const real start = product.bias ? *product.bias : 0;
+    for (ptrdiff_t i = 0; i < product.n_rows; i += LANES) {
+        const ptrdiff_t row = product.row + i, left = product.n_rows - i;
         V sums[LANES] = {{0}};
         if (left >= LANES)
             dots(sums, product, row, LANES);
@@ -49,20 +49,20 @@ static void dot_products(const struct product *product) {
         V total = sums[0];
         UNROLL for (ptrdiff_t r = 1; r < LANES; r++) total += sums[r];
         total += start;
-        STORE(product->C + row, at_least(total, broadcast(product->least)), left);
+        STORE(product.C + row, at_least(total, broadcast(product.least)), left);
     }
 }
 
 /* Panel p of C where A has a single column and B a single row. */
-static void outer_product(const struct product *product, ptrdiff_t p) {
-    const ptrdiff_t width = width_of_panel(p, product->n);
-    const ptrdiff_t step = product->A_stride ? product->A_stride : 1;
+static void outer_product(const struct product product, ptrdiff_t p) {
+    const ptrdiff_t width = width_of_panel(p, product.n);
+    const ptrdiff_t step = product.A_stride ? product.A_stride : 1;
     for (ptrdiff_t j = 0; j < width; j += LANES) {
-        const V b = load(product->B + p * PANEL_WIDTH + j);
-        const V start = product->bias ? load(product->bias + p * PANEL_WIDTH + j) : (V){0};
-        real *C = product->C + p * PANEL_WIDTH * product->capacity + product->row * width + j;
-        const real *a = product->A + product->row * step;
-        for (ptrdiff_t r = 0; r < product->n_rows; r++, C += width, a += step) {
+        const V b = load(product.B + p * PANEL_WIDTH + j);
+        const V start = product.bias ? load(product.bias + p * PANEL_WIDTH + j) : (V){0};
+        real *C = product.C + p * PANEL_WIDTH * product.capacity + product.row * width + j;
+        const real *a = product.A + product.row * step;
+        for (ptrdiff_t r = 0; r < product.n_rows; r++, C += width, a += step) {
             V sum = multiply_add(broadcast(*a), b, start);
             finish(&sum, product, C, 1);
             store(C, sum);

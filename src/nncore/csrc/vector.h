@@ -143,6 +143,24 @@ INLINE V multiply_add(V a, V b, V c) {
 #endif
 }
 
+/* Half a vector, where the processor has registers of this width, which it may multiply at twice
+ * the rate. */
+#if VECTOR_BYTES == 64
+#define HAS_HALF_VECTORS 1
+typedef real H __attribute__((vector_size(VECTOR_BYTES / 2)));
+#if REAL_BITS == 64
+INLINE H low_half(V x) { return _mm512_castpd512_pd256(x); }
+INLINE V from_half(H x) { return _mm512_zextpd256_pd512(x); }
+INLINE H half_multiply_add(H a, H b, H c) { return _mm256_fmadd_pd(a, b, c); }
+#else
+INLINE H low_half(V x) { return _mm512_castps512_ps256(x); }
+INLINE V from_half(H x) { return _mm512_zextps256_ps512(x); }
+INLINE H half_multiply_add(H a, H b, H c) { return _mm256_fmadd_ps(a, b, c); }
+#endif
+#else
+#define HAS_HALF_VECTORS 0
+#endif
+
 INLINE V vector_sqrt(V x) {
 #if defined(__x86_64__)
     return X86(sqrt)(x);
