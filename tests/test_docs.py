@@ -15,6 +15,7 @@ MODULES = [
     module.name
     for module in pkgutil.walk_packages(nncore.__path__, "nncore.")
     if module.name != "nncore.__main__"
+    and (module.name != "nncore.torch" or importlib.util.find_spec("torch"))
 ]
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

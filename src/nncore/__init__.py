@@ -57,13 +57,14 @@ __all__ = [
 ]
 
 # Submodules that are imported on first use. Type checkers import them at once.
-_LAZY = ("callbacks", "kernels", "reference", "sklearn", "typing")
+_LAZY = ("callbacks", "kernels", "reference", "sklearn", "torch", "typing")
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks
     from . import kernels as kernels
     from . import reference as reference
     from . import sklearn as sklearn
+    from . import torch as torch
     from . import typing as typing
 else:
 

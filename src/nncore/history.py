@@ -41,7 +41,7 @@ class EpochEnd:
         The number of training examples.
     network : Network
     optimizer : Optimizer or None
-        None if an estimator of `nncore.sklearn` is fitted.
+        None if an estimator of `nncore.sklearn` or a PyTorch module is fitted.
     """
 
     epoch: int

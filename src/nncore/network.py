@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_rows, as_training_examples, as_vector, check_finite, check_output
-from ._checks import Strict, as_generator, as_integer, one_of
+from ._checks import Strict, as_bool, as_generator, as_integer, one_of
 from ._files import FilePath
 from ._forward import ForwardPass
 from ._kernels import KERNELS
@@ -44,6 +44,7 @@ from .typing import (
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 __all__ = ["Network"]
 
@@ -398,6 +399,41 @@ class Network(Strict):
             path,
             self.to_onnx(opset=opset, input_name=input_name, output_name=output_name, dtype=dtype),
         )
+
+    def to_torch(self, *, logits: bool = False) -> torch.nn.Sequential:
+        """Return a PyTorch module with the layers and a copy of the parameters.
+
+        `nncore.torch.network` goes back.
+
+        Parameters
+        ----------
+        logits : bool, default False
+            Whether to leave out softmax, sigmoid or exponential outputs, as PyTorch's
+            CrossEntropyLoss, BCEWithLogitsLoss and PoissonNLLLoss expect.
+
+        Returns
+        -------
+        torch.nn.Sequential
+            In the network's dtype.
+
+        Raises
+        ------
+        ImportError
+            PyTorch is not installed.
+        ValueError
+            PyTorch has no module for an activation: the exponential function.
+
+        Examples
+        --------
+        >>> import torch, nncore
+        >>> nncore.Network([4, 3], loss="cross_entropy", seed=0).to_torch(logits=True)
+        Sequential(
+          (0): Linear(in_features=4, out_features=3, bias=True)
+        )
+        """
+        from .torch import to_torch
+
+        return to_torch(self, logits=as_bool("logits", logits))
 
     def fold_scaling(
         self,
