@@ -61,7 +61,7 @@ _STEP_WORK = 3
 
 # What `Network._set_up` sets.
 _ATTRIBUTES = frozenset(
-    {"_architecture", "_vector", "_weights", "_biases", "_forward_pass", "_idle"}
+    {"_architecture", "_vector", "_weights", "_biases", "_forward_pass", "_idle", "_own_idle"}
 )
 
 
@@ -163,7 +163,7 @@ class Network(Strict):
         self._forward_pass = ForwardPass(architecture, self._vector.array)
         # Unused sessions, the most recent first. A deque's methods are atomic, so no two calls
         # get the same session.
-        self._idle: deque[Session] = deque(maxlen=2)
+        self._idle = self._own_idle = deque[Session](maxlen=2)
 
     @classmethod
     def from_architecture(cls, architecture: Architecture) -> Network:
@@ -547,11 +547,11 @@ class Network(Strict):
         They may be those of other networks. So networks of one architecture that train one after
         the other need a single workspace.
         """
-        own, self._idle = self._idle, idle
+        self._idle = idle
         try:
             yield
         finally:
-            self._idle = own
+            self._idle = self._own_idle
 
     def predict(
         self, X: ExamplesLike, *, out: Array | None = None, n_threads: int | None = None
