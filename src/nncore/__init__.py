@@ -24,6 +24,7 @@ try:
     from .onnx import from_onnx
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
     from .persistence import load
+    from .streams import Stream
     from .training import DivergenceError
 
     __version__ = version("nncore")
@@ -45,6 +46,7 @@ __all__ = [
     "Network",
     "Optimizer",
     "RMSprop",
+    "Stream",
     "__version__",
     "check_loss",
     "datasets",

@@ -19,6 +19,7 @@ from .architecture import FLOATS, Architecture
 from .enums import Loss
 
 __all__ = [
+    "LEAST_WEIGHT",
     "LIMITED_LOSSES",
     "as_matrix",
     "as_row_numbers",
@@ -28,6 +29,7 @@ __all__ = [
     "as_vector",
     "as_weights",
     "check_finite",
+    "check_not_negative",
     "check_output",
     "check_real",
     "check_rows",
@@ -40,7 +42,7 @@ Array = npt.NDArray[Any]
 
 # Relative to the largest weight, which is scaled to about 1, smaller ones count as 0: their
 # reciprocal must not overflow.
-_LEAST_WEIGHT = {"float32": 2.0**-100, "float64": 2.0**-900}
+LEAST_WEIGHT = {"float32": 2.0**-100, "float64": 2.0**-900}
 
 # The losses that do not allow all targets.
 LIMITED_LOSSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON)
@@ -307,19 +309,24 @@ def as_targets(name: str, value: object, architecture: Architecture) -> Array:
     return array
 
 
-def as_weights(name: str, value: object, n: int, architecture: Architecture) -> tuple[Array, float]:
-    """Return the weights of n examples, scaled, in the network's dtype, and their sum."""
-    weights = as_vector(name, value, n, np.dtype(np.float64))
+def check_not_negative(name: str, weights: Array) -> None:
+    """Raise ValueError if an element of a vector is negative."""
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
         raise ValueError(f"{name} must not be negative, got {weights[row]} in row {row}")
+
+
+def as_weights(name: str, value: object, n: int, architecture: Architecture) -> tuple[Array, float]:
+    """Return the weights of n examples, scaled, in the network's dtype, and their sum."""
+    weights = as_vector(name, value, n, np.dtype(np.float64))
+    check_not_negative(name, weights)
     largest = weights.max()
     if largest == 0:
         raise ValueError(f"{name} must have a sum above 0, got zeros only")
     # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
     # its reciprocal within the type.
     weights = np.ldexp(weights, -np.frexp(largest)[1])
-    least = _LEAST_WEIGHT[architecture.dtype.name]
+    least = LEAST_WEIGHT[architecture.dtype.name]
     weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
     return weights, float(weights.sum(dtype=np.float64))
 

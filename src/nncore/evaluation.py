@@ -15,13 +15,17 @@ from ._checks import as_real
 from ._layout import Examples
 from .architecture import Architecture
 from .metrics import VALIDATION, Metric
-from .shards import Shards, are_shards
+from .shards import ShardData, Shards, are_shards
+from .streams import Stream, StreamData, Streamed
 from .training import ArrayData, Data
 
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["Evaluation", "Part", "as_part"]
+__all__ = ["UNKNOWN_N", "Evaluation", "Part", "as_part"]
+
+# The number of examples to assume, for the number of threads, where it is not known.
+UNKNOWN_N = 1 << 30
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
@@ -32,30 +36,37 @@ class Part:
 
     Parameters
     ----------
-    examples : Examples or Shards
-    weight : float
-        The sum of the weights of the part.
+    examples : Examples, Shards or Streamed
+    weight : float or None
+        The sum of the weights of the part; None for a stream.
     rows : ndarray of intp, optional
         The examples of the part, in any order, some perhaps several times; by default all.
 
     Attributes
     ----------
-    n : int
+    n : int or None
         The number of examples of the part.
     data : Data
         To train on the part, or to evaluate it.
     """
 
     def __init__(
-        self, examples: Examples | Shards, weight: float, rows: Rows | None = None
+        self,
+        examples: Examples | Shards | Streamed,
+        weight: float | None,
+        rows: Rows | None = None,
     ) -> None:
         self.examples = examples
         self.weight = weight
         self.rows = rows
         self.n = examples.n if rows is None else len(rows)
-        self.data: Data = (
-            examples.data(rows) if isinstance(examples, Shards) else ArrayData(examples, rows)
-        )
+        self.data: Data
+        if isinstance(examples, Streamed):
+            self.data = StreamData(examples)
+        elif isinstance(examples, Shards):
+            self.data = ShardData(examples, rows)
+        else:
+            self.data = ArrayData(examples, rows)
 
     def take(self, rows: Rows, name: str) -> Part:
         """Return the part of these of its examples.
@@ -65,6 +76,7 @@ class Part:
         ValueError
             Their weights are all 0; `name` says whose.
         """
+        assert not isinstance(self.examples, Streamed)
         if self.rows is not None:
             rows = self.rows[rows]
         weights = self.examples.arrays[2]
@@ -84,6 +96,8 @@ class Part:
             Whether to take that from everywhere, always the same examples, or else the last ones.
         """
         share, n = as_real("validation_split", validation_split), self.n
+        if n is None:
+            raise ValueError("validation_split needs arrays; with a stream give validation_data")
         if not 0 < share < 1:
             raise ValueError(f"validation_split must be between 0 and 1, got {validation_split!r}")
         if n < 2:
@@ -107,41 +121,54 @@ class Part:
         check: Callable[[], object] | None = None,
     ) -> dict[str, float]:
         """Return the mean loss, under "loss", and the metrics, from one pass over the part."""
-        outputs, total, done = None, 0.0, 0
-        if metrics:
-            outputs = np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
+        outputs: list[Array] = []
+        given: list[tuple[Array, Array | None]] = []
+        total = weight = 0.0
         with (
-            network.session(self.n, n_threads=n_threads) as session,
+            network.session(self.n or UNKNOWN_N, n_threads=n_threads) as session,
             closing(self.data.pieces(None, session.loss_batch, 0)) as pieces,
         ):
             session.watch(check)
             for piece in pieces:
-                n = piece.end - piece.begin
-                out = None if outputs is None else outputs[done : done + n]
+                n, out = piece.end - piece.begin, None
+                if metrics:
+                    out = np.empty((n, network.sizes[-1]), dtype=network.dtype)
+                    outputs.append(out)
                 total = session.total_loss(piece.examples, piece.order, out, total)
-                done += n
-        values = {"loss": total / self.weight}
-        if outputs is not None:
-            outputs.flags.writeable = False
+                if self.n is None:
+                    _, Y, weights = piece.examples.arrays
+                    weight += n if weights is None else float(weights.sum(dtype=np.float64))
+                    if metrics:
+                        assert Y is not None
+                        # The memory of a piece is used again.
+                        given.append((Y.copy(), None if weights is None else weights.copy()))
+        values = {"loss": total / (weight if self.weight is None else self.weight)}
+        if metrics:
+            A = np.concatenate(outputs) if len(outputs) > 1 else outputs[0]
+            A.flags.writeable = False
+            Y, weights = _joined(given) if given else self._given
             for metric in metrics:
-                values[metric.name] = metric(self._targets, outputs, self._weights)
+                values[metric.name] = metric(Y, A, weights)
         return values
 
     @cached_property
-    def _targets(self) -> Array:
-        Y = self.examples.arrays[1]
+    def _given(self) -> tuple[Array, Array | None]:
+        """The targets and the weights of a part whose number of examples is known."""
+        assert not isinstance(self.examples, Streamed)
+        _, Y, weights = self.examples.arrays
         assert Y is not None
-        Y = Y[:] if self.rows is None else Y[self.rows]
+        rows: Any = slice(None) if self.rows is None else self.rows
+        Y = Y[rows]
         # Metrics are functions of users, and class indices become addresses.
         Y.flags.writeable = False
-        return Y
+        return Y, None if weights is None else weights[rows].astype(np.float64)
 
-    @cached_property
-    def _weights(self) -> Array | None:
-        weights = self.examples.arrays[2]
-        if weights is None:
-            return None
-        return (weights if self.rows is None else weights[self.rows]).astype(np.float64)
+
+def _joined(parts: list[tuple[Array, Array | None]]) -> tuple[Array, Array | None]:
+    """Return the targets and weights of all parts."""
+    weights = [part for _, part in parts if part is not None]
+    Y = np.concatenate([targets for targets, _ in parts])
+    return Y, np.concatenate(weights).astype(np.float64) if weights else None
 
 
 def as_part(
@@ -152,6 +179,11 @@ def as_part(
     names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
 ) -> Part:
     """Return the checked examples of a call as a part that has all of them."""
+    if isinstance(X, Stream):
+        for name, value in zip(names[1:], (Y, sample_weight), strict=True):
+            if value is not None:
+                raise TypeError(f"{name} must come in the chunks of a stream, got an argument")
+        return Part(Streamed(X, architecture), None)
     if are_shards(X) or are_shards(Y):
         shards = Shards(X, Y, sample_weight, architecture, names=names)
         return Part(shards, shards.weight)

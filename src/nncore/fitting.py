@@ -13,7 +13,7 @@ from ._threads import as_n_threads
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks, exclusive
 from .checkpoints import check_storable, split_checkpoint, writing
-from .evaluation import Evaluation, Part, as_part
+from .evaluation import UNKNOWN_N, Evaluation, Part, as_part
 from .hints import hint_at_data
 from .history import Callback, EpochEnd, History
 from .metrics import as_metrics
@@ -29,6 +29,7 @@ from .resuming import (
 )
 from .schedules import Schedule
 from .session import StepOptions
+from .streams import Stream
 from .training import Run
 from .typing import ExamplesLike, Metrics, OptimizerName
 
@@ -40,11 +41,11 @@ __all__ = ["Fit", "as_step_options", "as_validation", "fit"]
 
 def fit(
     network: Network,
-    X: ExamplesLike,
-    Y: ExamplesLike,
+    X: ExamplesLike | Stream,
+    Y: ExamplesLike | None,
     *,
     sample_weight: ExamplesLike | None,
-    validation_data: Sequence[ExamplesLike] | None,
+    validation_data: Sequence[ExamplesLike] | Stream | None,
     **options: Any,
 ) -> History:
     """Train a network; `Network.fit` describes parameters, result and errors."""
@@ -134,7 +135,8 @@ class Fit:
             self._callbacks.insert(0, verbose_callback())
         # The seed of dropout is drawn once nothing can be refused any more.
         options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
-        self._batch_size = min(batch_size, training.n)
+        n = training.n
+        self._batch_size = batch_size if n is None else min(batch_size, n)
         settings: dict[str, Any] = {}
         if self._checkpoint is not None or resume is not None:
             settings = {
@@ -151,13 +153,13 @@ class Fit:
             }
             if validation is not None:
                 settings |= fingerprints("validation ", validation.examples, architecture.dtype)
-        self._record = Record(settings, rng, options, self._callbacks)
+        n_batches = None if n is None else -(-n // self._batch_size)
+        self._record = Record(settings, rng, options, self._callbacks, n_batches)
         if self._checkpoint is not None:
             check_storable(self._checkpoint, self._record, optimizer, architecture)
         self._restore = None
         if resume is not None:
-            n_batches = -(-training.n // self._batch_size)
-            self._restore = self._record.read(resume, network, optimizer, self._epochs, n_batches)
+            self._restore = self._record.read(resume, network, optimizer, self._epochs)
 
     @property
     def history(self) -> History:  # noqa: D102 - described in the class docstring
@@ -166,7 +168,8 @@ class Fit:
     @property
     def work(self) -> int:
         """A measure of the time that `run` takes."""
-        return self.network.architecture.n_parameters * self._training.n * self._epochs
+        n = self._training.n or UNKNOWN_N
+        return self.network.architecture.n_parameters * n * self._epochs
 
     @property
     def exclusive(self) -> list[tuple[str, object]]:
@@ -198,7 +201,7 @@ class Fit:
         draw = record.draw_order if checkpoint else draw_order
         with (
             network.session(
-                training.n, batch_size=self._batch_size, n_threads=self._n_threads
+                training.n or UNKNOWN_N, batch_size=self._batch_size, n_threads=self._n_threads
             ) as session,
             writing(checkpoint, record, session, optimizer) as writer,
         ):
@@ -225,7 +228,7 @@ class Fit:
             for epoch in run.epochs(0 if record.is_finished else self._epochs):
                 metrics = self._evaluation.report(check)
                 validation_loss = metrics.pop("validation_loss", None)
-                loss = epoch.loss / training.weight
+                loss = epoch.loss / (training.weight or epoch.weight)
                 record.history.append(loss, validation_loss, metrics, epoch.seconds)
                 end = None
                 if callbacks:  # to create it takes a quarter of a small epoch
@@ -236,7 +239,7 @@ class Fit:
                         validation_loss=validation_loss,
                         metrics=metrics,
                         seconds=epoch.seconds,
-                        n_examples=training.n,
+                        n_examples=epoch.n,
                         network=network,
                         optimizer=optimizer,
                     )
@@ -254,11 +257,13 @@ class Fit:
 
 
 def as_validation(
-    validation_data: Sequence[ExamplesLike] | None, architecture: Architecture
+    validation_data: Sequence[ExamplesLike] | Stream | None, architecture: Architecture
 ) -> Part | None:
     """Return the part of examples of its own."""
     if validation_data is None:
         return None
+    if isinstance(validation_data, Stream):
+        return as_part(validation_data, None, None, architecture)
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise TypeError(
             "validation_data must be a tuple (X, Y) or (X, Y, sample_weight), "

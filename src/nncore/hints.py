@@ -13,6 +13,7 @@ from ._layout import Examples
 from .architecture import Architecture
 from .enums import Loss, range_of
 from .shards import Shards
+from .streams import Streamed
 
 __all__ = ["hint", "hint_at_data"]
 
@@ -34,16 +35,19 @@ def hint(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def hint_at_data(examples: Examples | Shards, architecture: Architecture) -> bool:
+def hint_at_data(examples: Examples | Shards | Streamed, architecture: Architecture) -> bool:
     """Warn if inputs are so large that training will not work, or if no output can reach a target.
 
-    It looks at the first rows only, so it costs next to nothing and reads little of a mapped file.
+    It looks at the first rows only, so it costs next to nothing and reads little of a file, and
+    nothing of a stream.
 
     Returns
     -------
     bool
         Whether it warned.
     """
+    if isinstance(examples, Streamed):
+        return False
     messages = _large_inputs(examples), _unreachable_targets(examples, architecture)
     for message in filter(None, messages):
         hint(message)

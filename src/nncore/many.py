@@ -24,6 +24,7 @@ from .network import Network
 from .optimizers import Optimizer
 from .session import Session
 from .shards import Shards
+from .streams import Streamed
 from .training import DivergenceError
 from .typing import Metrics, OptimizerName
 
@@ -227,7 +228,7 @@ class _Parts:
         self._X, self._Y = X, Y
         # What was made, by the identity of arguments and what matters of the architecture.
         self._made: dict[Hashable, Any] = {}
-        self._pairs: dict[Hashable, tuple[Examples | Shards, Architecture]] = {}
+        self._pairs: dict[Hashable, tuple[Examples | Shards | Streamed, Architecture]] = {}
 
     def part(
         self,
@@ -246,9 +247,12 @@ class _Parts:
         self._pairs.setdefault((kind, weighted, output), (whole.examples, architecture))
         if rows is None:
             return whole
+        if whole.n is None:
+            raise ValueError(f"{name} must be None if X is a stream, got {rows!r}")
+        n = whole.n
         part: Part = self._once(
             (kind, weighted, id(rows)),
-            lambda: whole.take(as_row_numbers(name, rows, whole.n), name),
+            lambda: whole.take(as_row_numbers(name, rows, n), name),
         )
         return part
 

@@ -29,7 +29,8 @@ from .optimizers import Optimizer
 from .persistence import Stored, save
 from .scaling import fold_scaling
 from .session import GRADIENT_BATCH, NO_OPTIONS, Session
-from .shards import Shards, are_shards
+from .shards import ShardData, Shards, are_shards
+from .streams import Stream
 from .training import DivergenceError
 from .typing import (
     ActivationLike,
@@ -617,7 +618,7 @@ class Network(Strict):
         outputs, done = np.empty((len(shards), self.sizes[-1]), self.dtype), 0
         with (
             self.session(len(shards), n_threads=n_threads) as session,
-            closing(shards.data().pieces(None, 1, 0)) as pieces,
+            closing(ShardData(shards).pieces(None, 1, 0)) as pieces,
         ):
             for piece in pieces:
                 outputs[done : done + piece.end] = session.outputs(piece.examples)
@@ -662,8 +663,8 @@ class Network(Strict):
 
     def evaluate(
         self,
-        X: ExamplesLike,
-        Y: ExamplesLike,
+        X: ExamplesLike | Stream,
+        Y: ExamplesLike | None = None,
         *,
         sample_weight: ExamplesLike | None = None,
         n_threads: int | None = None,
@@ -673,7 +674,7 @@ class Network(Strict):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_0)
-            Or shards, as in `fit`; Y and the weights likewise.
+            Or shards, as in `fit`, Y and the weights likewise; or a `Stream`.
         Y : array_like of shape (n_samples, n_L)
             Or of shape (n_samples,) if n_L = 1, or, for the loss "cross_entropy", a vector of
             integer class indices. A loss of yours gets its rows as they are, whatever the shape
@@ -943,8 +944,8 @@ class Network(Strict):
 
     def fit(
         self,
-        X: ExamplesLike,
-        Y: ExamplesLike,
+        X: ExamplesLike | Stream,
+        Y: ExamplesLike | None = None,
         *,
         epochs: int = 1,
         batch_size: int = 32,
@@ -952,7 +953,7 @@ class Network(Strict):
         shuffle: bool = True,
         seed: Any = None,
         sample_weight: ExamplesLike | None = None,
-        validation_data: Sequence[ExamplesLike] | None = None,
+        validation_data: Sequence[ExamplesLike] | Stream | None = None,
         validation_split: float | None = None,
         metrics: Metrics = (),
         training_metrics: bool = False,
@@ -974,6 +975,8 @@ class Network(Strict):
             Or shards, of which a thread reads some MB at a time: a mapped file (`numpy.memmap`),
             the path of a .npy file, or a list of these and of arrays of two dimensions. The result
             is that of the concatenated arrays, to the last bit; docs/scaling.md has more.
+
+            Or a `Stream` of chunks with X and Y, whose rows are shuffled in its buffer.
         Y : array_like of shape (n_samples, n_L)
             As in `evaluate`. Values among the first ones that the output layer cannot reach, such
             as 3 with sigmoid outputs, give a `UserWarning`, with the remedy. Or shards, perhaps cut
@@ -995,7 +998,7 @@ class Network(Strict):
             The weight of each example's loss; means divide by the sum of the weights. A batch
             whose weights are all 0 makes no step. A weight below 2^-100 of the largest, in float64
             2^-900, counts as 0.
-        validation_data : (X, Y) or (X, Y, sample_weight), optional
+        validation_data : (X, Y), (X, Y, sample_weight) or Stream, optional
             Examples for the loss and the metrics after each epoch.
         validation_split : float, optional
             In (0, 1): instead of `validation_data`, hold out this share of the examples. With

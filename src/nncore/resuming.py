@@ -24,6 +24,7 @@ from .optimizers import Optimizer
 from .persistence import encode_architecture, read_stored
 from .session import StepOptions
 from .shards import Shards
+from .streams import Streamed
 from .training import Position
 
 if TYPE_CHECKING:
@@ -47,11 +48,13 @@ _SAMPLE = 64
 
 def fingerprints(
     prefix: str,
-    examples: Examples | Shards,
+    examples: Examples | Shards | Streamed,
     dtype: np.dtype[Any],
     chosen: Order | None = None,
 ) -> dict[str, str | None]:
     """Return a short description of each array, and of the chosen rows, to tell it from others."""
+    if isinstance(examples, Streamed):
+        return {prefix + "X": str(examples)}
     rows = np.linspace(0, examples.n - 1, min(examples.n, _SAMPLE)).astype(np.intp)
     described: dict[str, str | None] = {}
     for name, array in zip(("X", "Y", "sample_weight"), examples.arrays, strict=True):
@@ -83,6 +86,8 @@ class Record:
     options : StepOptions
     callbacks : iterable
         Those that have ``state`` and ``set_state`` take part.
+    n_batches : int or None
+        Of an epoch, if it is known.
 
     Attributes
     ----------
@@ -102,6 +107,7 @@ class Record:
         rng: np.random.Generator,
         options: StepOptions,
         callbacks: Iterable[Any],
+        n_batches: int | None,
     ) -> None:
         self._callbacks = [
             callback
@@ -113,7 +119,7 @@ class Record:
             "seed's generator": type(rng.bit_generator).__name__,
             "callbacks": tuple(type(callback).__name__ for callback in self._callbacks),
         }
-        self._rng = rng
+        self._rng, self._n_batches = rng, n_batches
         # The generator's state before it drew the order of the epoch in progress.
         self._rng_state: Any = None
         self.position = Position(rng)
@@ -133,7 +139,7 @@ class Record:
         is_same = self._resumed_from == os.path.realpath(path)
         return self.place if is_same else None
 
-    def draw_order(self, rng: Any, last: Order | None, n: int) -> Order:
+    def draw_order(self, rng: Any, last: Order | None, n: int | None) -> Order | int:
         """Return a random order, and keep the generator's state for a checkpoint in the epoch."""
         self._rng_state = rng.bit_generator.state
         return draw_order(rng, last, n)
@@ -144,6 +150,7 @@ class Record:
         rng_state = self._rng_state if position.batch else None
         columns = {**vars(self.history)}
         del columns["error"]  # of a run that continues there is none
+        before = {} if self._n_batches is not None else {"n_batches_before": position.n_batches}
         return {
             "settings": self._settings,
             "kernels": KERNELS,
@@ -154,6 +161,7 @@ class Record:
                 "batch": position.batch,
                 "sums": position.sums[: position.batch],
                 "seconds": position.seconds,
+                **before,
             },
             "history": _as_arrays(columns),
             "callbacks": [callback.state() for callback in self._callbacks],
@@ -168,7 +176,7 @@ class Record:
             self.options = replace(self.options, dropout_seed=seed)
 
     def read(
-        self, path: FilePath, network: Network, optimizer: Optimizer, epochs: int, n_batches: int
+        self, path: FilePath, network: Network, optimizer: Optimizer, epochs: int
     ) -> Callable[[], None] | None:
         """Read a checkpoint, and change nothing.
 
@@ -208,7 +216,7 @@ class Record:
                     f"got {ours.get(name)!r}"
                 )
         with refused(path):
-            position = _as_position(self._rng, n_batches, **values["position"])
+            position = _as_position(self._rng, self._n_batches, **values["position"])
             history = History(**_as_lists(values["history"], position.epoch))
             if len(history) != position.epoch or not isinstance(history.metrics, dict):
                 raise ValueError("its history does not fit its position")
@@ -255,8 +263,10 @@ class Record:
         return restore
 
 
-def draw_order(rng: Any, last: Order | None, n: int) -> Order:
-    """Return a random order, that of ``rng.permutation(n)``."""
+def draw_order(rng: Any, last: Order | None, n: int | None) -> Order | int:
+    """Return a random order, that of ``rng.permutation(n)``, or the seed of one if n is unknown."""
+    if n is None:
+        return int(rng.integers(2**63))
     order = np.arange(n, dtype=np.intp)
     shuffle(rng, order)
     return order
@@ -302,11 +312,19 @@ def _as_lists(values: Any, n: int) -> Any:
 
 
 def _as_position(
-    rng: np.random.Generator, n_batches: int, epoch: int, batch: int, sums: Array, seconds: float
+    rng: np.random.Generator,
+    n_batches: int | None,
+    epoch: int,
+    batch: int,
+    sums: Array,
+    seconds: float,
+    n_batches_before: int = 0,
 ) -> Position:
     """Return the position in a file, from which the order of the epoch is drawn again."""
     epoch = as_integer("epoch", epoch, low=0, high=None)
-    batch = as_integer("batch", batch, low=0, high=n_batches - 1)
+    batch = as_integer("batch", batch, low=0, high=None if n_batches is None else n_batches - 1)
+    if n_batches is not None:
+        n_batches_before = epoch * n_batches
     if sums.shape != (batch, 3) or sums.dtype != np.float64:
         raise ValueError("its sums do not fit its position")
     return Position(
@@ -316,5 +334,5 @@ def _as_position(
         n_orders=epoch,
         sums=sums,
         seconds=as_real("seconds", seconds),
-        n_batches=epoch * n_batches,
+        n_batches=as_integer("n_batches_before", n_batches_before, low=0, high=None),
     )

@@ -26,7 +26,7 @@ from .long_arrays import FileShard, LongArray, MemoryShard, Reader, as_file, is_
 from .reading import ahead, rows_of_a_block
 from .training import Piece, Pieces
 
-__all__ = ["Shards", "are_shards"]
+__all__ = ["ShardData", "Shards", "are_shards"]
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
@@ -106,10 +106,6 @@ class Shards:
     def __len__(self) -> int:
         return self.n
 
-    def data(self, rows: Order | None = None) -> ShardData:
-        """Return the examples, or some of them, to train on."""
-        return ShardData(self, rows)
-
 
 class ShardData:
     """`training.Data` in shards.
@@ -126,6 +122,7 @@ class ShardData:
         self._shards, self._rows = shards, rows
 
     def pieces(self, order: Order | None, batch_size: int, begin: int) -> Pieces:
+        """See the protocol."""
         stop = bytearray(1)
         return ahead(self._blocks(order, batch_size, begin, stop), stop)
 

@@ -174,12 +174,20 @@ class Epoch(NamedTuple):
         As in `Session.train`; valid until the next epoch.
     seconds : float
         What its steps took.
+    n : int
+        The number of examples.
     """
 
     number: int
     loss: float
     sums: Floats
     seconds: float
+    n: int
+
+    @property
+    def weight(self) -> float:
+        """The sum of the examples' weights."""
+        return float(np.add.reduce(self.sums[:, 1]))
 
 
 class Run:
@@ -298,7 +306,7 @@ class Run:
             position.n_batches += position.batch
             position.batch, position.seconds = 0, 0.0
             self._seconds = time.perf_counter() - self._begin
-            yield Epoch(position.epoch, loss, sums, self._seconds)
+            yield Epoch(position.epoch, loss, sums, self._seconds, self._n)
 
     def _n_together(self, n_epochs: int, n: int) -> int:
         """Return how many epochs to make in one call of the session."""
@@ -342,11 +350,12 @@ class Run:
             position.epoch += 1
             position.n_orders += 1
             position.n_batches += n_batches
-            yield Epoch(position.epoch, loss, its_sums, self._seconds)
+            yield Epoch(position.epoch, loss, its_sums, self._seconds, n)
 
     def _train(self) -> None:
         """Make the steps of an epoch from the position on, in chunks of the pieces of the data."""
         position, size = self.position, self._batch_size
+        self._n = position.batch * size
         left: int | None = None  # of the chunk in progress
         # Data may have a thread, which ends as soon as this does.
         with closing(self._data.pieces(position.order, size, position.batch * size)) as pieces:
@@ -361,6 +370,7 @@ class Run:
                         left = sys.maxsize if chunk is None else chunk
                     end = min(begin + left * size, piece.end)
                     left -= self._train_on(piece, begin, end)
+                    self._n += end - begin
                     begin = end
                     if not (
                         self._keep_going or math.isfinite(position.sums[position.batch - 1, 0])
