@@ -25,7 +25,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchma
 
 
 # Packages that single examples need and the tests do not.
-OPTIONAL = {"jax", "keras", "onnx", "optuna", "torch"}
+OPTIONAL = {"h5py", "jax", "keras", "onnx", "optuna", "pyarrow", "torch"}
 
 
 def python_blocks(document: Path) -> list[str]:
