@@ -47,10 +47,15 @@
     else                                           \
         switch (rows) { UP_TO_12(X, 1, 1) }
 
-/* How many k are summed before the next rows begin, in (1) and (4), and in (5), whose k are
- * examples. B's part, of 2 VECTOR_BYTES per k, takes 4 to 32 KB and stays in L1 meanwhile. */
-#define INNER_BLOCK ((ptrdiff_t)FOR_TYPE(256, 128))
-#define EXAMPLE_BLOCK ((ptrdiff_t)128)
+/* How many k are summed before the next rows begin, in (1) and (4). B's part has 2 VECTOR_BYTES per
+ * k. With AVX-512 a tile of 12 rows takes 5 bytes of it per cycle, which L2 supplies in time; with
+ * shorter vectors it takes more, so the part stays in L1. */
+#define INNER_BLOCK ((ptrdiff_t)(VECTOR_BYTES == 64 ? 1024 : 256))
+
+/* The same for (5), whose k are examples. They are summed in groups, since a loop of 256 rounds
+ * would end with a wrong prediction. */
+#define EXAMPLE_BLOCK ((ptrdiff_t)256)
+#define EXAMPLE_GROUP ((ptrdiff_t)(VECTOR_BYTES == 64 ? 4 : 16))
 
 /* Rows are divided evenly: 7 rows in tiles of at most 6 make 4 and 3, not 6 and 1. */
 struct tiles {
@@ -82,6 +87,13 @@ INLINE void accumulate_narrow(V *sums, const real *B, const real *a, ptrdiff_t c
 #endif
 }
 
+/* Unrolling the loop over k takes more than 16 registers. */
+#if VECTOR_BYTES == 64
+#define FOR_EACH_K for
+#else
+#define FOR_EACH_K _Pragma("GCC unroll 1") for
+#endif
+
 /* sums[row][v] += sum over k < count of a[row * row_step + k * k_step] * B[k][v]. Inlined with
  * constant rows and vectors, and mostly constant steps and count. */
 INLINE void accumulate(V *sums, const real *B, const real *a, ptrdiff_t count, const ptrdiff_t rows,
@@ -91,7 +103,7 @@ INLINE void accumulate(V *sums, const real *B, const real *a, ptrdiff_t count, c
         accumulate_narrow(sums, B, a, count, rows, row_step, k_step);
         return;
     }
-    for (ptrdiff_t k = 0; k < count; k++) {
+    FOR_EACH_K(ptrdiff_t k = 0; k < count; k++) {
         V b[2];
         UNROLL for (ptrdiff_t v = 0; v < vectors; v++) b[v] = load(B + (k * vectors + v) * LANES);
         UNROLL for (ptrdiff_t row = 0; row < rows; row++) {
@@ -141,10 +153,10 @@ INLINE void finish(V *sums, const struct product product, const real *C, const p
 
 /* A tile's sum over inputs k_begin to k_end: C[row] = start + sum over k of A[row][k] B[k], where
  * start is one row for all (start_step 0) or a row each. Meanwhile it prefetches the next panel of
- * A and, from `ahead` on, two cache lines per panel. */
+ * A and, from `ahead` on, n_ahead bytes per panel. */
 INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const real *B,
                      const struct product product, ptrdiff_t row, ptrdiff_t k_begin,
-                     ptrdiff_t k_end, const char *ahead, const ptrdiff_t rows,
+                     ptrdiff_t k_end, const char *ahead, ptrdiff_t n_ahead, const ptrdiff_t rows,
                      const ptrdiff_t vectors, const int is_narrow) {
     const ptrdiff_t A_stride = product.A_stride, capacity = product.capacity;
     V sums[2 * FULL_ROWS];
@@ -155,23 +167,21 @@ INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const rea
         const real *a = product.A + row * A_stride + k_begin;
         accumulate(sums, B, a, k_end - k_begin, rows, vectors, is_narrow, A_stride, 1);
     } else {
-        const real *a = product.A + k_begin * capacity;
+        const real *a = product.A + k_begin * capacity + row * PANEL_WIDTH;
         ptrdiff_t left = k_end - k_begin;
         for (; left >= PANEL_WIDTH;
              left -= PANEL_WIDTH, a += PANEL_WIDTH * capacity, B += PANEL_WIDTH * vectors * LANES) {
-            __builtin_prefetch(ahead);
-            __builtin_prefetch(ahead + CACHE_LINE);
-            ahead += PANEL_WIDTH * vectors * VECTOR_BYTES;
-            UNROLL for (ptrdiff_t r = 0; r < rows; r++)
-                __builtin_prefetch(a + PANEL_WIDTH * capacity + (row + r) * PANEL_WIDTH);
-            accumulate(sums, B, a + row * PANEL_WIDTH, PANEL_WIDTH, rows, vectors, is_narrow,
-                       PANEL_WIDTH, 1);
+            const char *next = (const char *)(a + PANEL_WIDTH * capacity);
+            for (const char *end = ahead + n_ahead; ahead < end; ahead += CACHE_LINE)
+                __builtin_prefetch(ahead);
+            UNROLL for (ptrdiff_t byte = 0; byte < rows * 2 * VECTOR_BYTES; byte += CACHE_LINE)
+                __builtin_prefetch(next + byte);
+            accumulate(sums, B, a, PANEL_WIDTH, rows, vectors, is_narrow, PANEL_WIDTH, 1);
         }
         if (left > HALF_WIDTH)
-            accumulate(sums, B, a + row * PANEL_WIDTH, left, rows, vectors, is_narrow, PANEL_WIDTH,
-                       1);
+            accumulate(sums, B, a, left, rows, vectors, is_narrow, PANEL_WIDTH, 1);
         else
-            accumulate(sums, B, a + row * HALF_WIDTH, left, rows, vectors, is_narrow, HALF_WIDTH,
+            accumulate(sums, B, a - row * HALF_WIDTH, left, rows, vectors, is_narrow, HALF_WIDTH,
                        1);
     }
     if (k_end == product.n_inner)
@@ -179,7 +189,8 @@ INLINE void row_tile(real *C, const real *start, ptrdiff_t start_step, const rea
     UNROLL for (ptrdiff_t i = 0; i < rows * vectors; i++) store(C + i * LANES, sums[i]);
 }
 
-/* Panel p of C. While a block of B is in use, each of its tiles prefetches a part of the next. */
+/* Panel p of C. While a block of B is in use, its tiles prefetch the next one, in equal parts. A
+ * single tile prefetches less than it reads: a small matrix is in the cache. */
 static void tiled_product(const struct product product, ptrdiff_t p) {
     static const real zeros[PANEL_WIDTH];
     const ptrdiff_t n_rows = product.n_rows, n_inner = product.n_inner;
@@ -188,20 +199,24 @@ static void tiled_product(const struct product product, ptrdiff_t p) {
     const real *B = product.B + p * PANEL_WIDTH * n_inner;
     const real *bias = product.bias ? product.bias + p * PANEL_WIDTH : zeros;
     const struct tiles tiles = tiles_of(n_rows, width == PANEL_WIDTH ? FULL_ROWS : HALF_ROWS);
+    const ptrdiff_t lines = PANEL_WIDTH * width * (ptrdiff_t)sizeof(real) / CACHE_LINE;
+    const ptrdiff_t n_ahead =
+        CACHE_LINE * (tiles.count > 1 ? (lines + tiles.count - 1) / tiles.count : 2);
     for (ptrdiff_t k = 0; k < n_inner; k += INNER_BLOCK) {
         const ptrdiff_t k_end = n_inner - k < INNER_BLOCK ? n_inner : k + INNER_BLOCK;
         const char *ahead = (const char *)(B + k_end * width);
+        const ptrdiff_t n_panels = (k_end - k) / PANEL_WIDTH;
         for (ptrdiff_t i = 0, r = product.row, rows; i < tiles.count; i++, r += rows) {
             real *c = C + r * width;
             rows = tiles.rows + (i < tiles.larger);
 #define X(R, VECTORS, IS_NARROW)                                                             \
     case R:                                                                                  \
-        row_tile(c, k ? c : bias, k ? width : 0, B, product, r, k, k_end, ahead, R, VECTORS, \
-                 IS_NARROW);                                                                 \
+        row_tile(c, k ? c : bias, k ? width : 0, B, product, r, k, k_end, ahead, n_ahead, R, \
+                 VECTORS, IS_NARROW);                                                        \
         break;
             SELECT_TILE(X, rows, width, product.n - p * PANEL_WIDTH)
 #undef X
-            ahead += 2 * CACHE_LINE;
+            ahead += n_panels * n_ahead;
         }
     }
 }
@@ -214,6 +229,12 @@ INLINE void gradient_tile(real *dW, const real *A_prev, const real *delta, real 
     const V scales = broadcast(scale), betas = broadcast(beta);
     V sums[2 * FULL_ROWS];
     UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] = (V){0};
+    UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) __builtin_prefetch(dW + r * LANES);
+    for (; n_examples >= EXAMPLE_GROUP; n_examples -= EXAMPLE_GROUP) {
+        accumulate(sums, delta, A_prev, EXAMPLE_GROUP, rows, vectors, is_narrow, 1, A_width);
+        A_prev += EXAMPLE_GROUP * A_width;
+        delta += EXAMPLE_GROUP * vectors * LANES;
+    }
     accumulate(sums, delta, A_prev, n_examples, rows, vectors, is_narrow, 1, A_width);
     if (beta == 1)
         UNROLL for (ptrdiff_t r = 0; r < rows * vectors; r++) sums[r] =
