@@ -32,6 +32,21 @@ def test_weights_of_positives(p: list[float], n_out: int) -> None:
     assert_equal_modules(mine, theirs, 1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_of_ignored_targets_has_no_gradient(smoothing: float) -> None:
+    mine, (X, y) = make(), data()
+    theirs, y = copy.deepcopy(mine), torch.where(torch.arange(41) < 3, y, -100)
+    loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    ours = optim.SGD(mine.parameters(), lr=0.1, momentum=0.9)
+    history = fit(mine, X, y, loss=loss, optimizer=ours, validation_data=(X[3:], y[3:]))
+    reference = optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(2)
+    run_in_torch(theirs, X, y, loss, reference, 2, 8, generator=generator)
+    assert_equal_modules(mine, theirs, 1e-12)
+    assert np.isfinite(history.loss).all()
+    assert np.isnan(history.validation_loss).all()
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_history_has_the_losses_of_pytorch(reduction: str) -> None:
     module, (X, y) = make(), data()
@@ -182,6 +197,33 @@ def test_parameters_and_state_stay_the_same_tensors() -> None:
     assert not any(torch.equal(*pair) for pair in zip(tensors, values, strict=True))
 
 
+def test_a_state_without_entries_is_a_new_one() -> None:
+    mine, expected, (X, y) = make(), make(), data()
+    optimizer = optim.Adam(mine.parameters())
+    assert optimizer.state[mine[0].weight] == {}
+    fit(mine, X, y, optimizer=optimizer)
+    fit(expected, X, y, optimizer=optim.Adam(expected.parameters()))
+    assert_equal_modules(mine, expected, 0.0)
+
+
+def test_fits_of_a_changing_module_do_not_disturb_each_other() -> None:
+    module, (X, y) = make(), data()
+    changes: list[Any] = [
+        lambda: nn.init.ones_(module[2].bias),
+        lambda: module.__setitem__(0, nn.Linear(5, 8).double()),
+        lambda: module.__setitem__(1, nn.ReLU()),
+        lambda: module.__setitem__(2, nn.Linear(8, 3, bias=False).double()),
+    ]
+    optimizers = [optim.SGD, optim.Adam, optim.RMSprop]
+    for change in changes:
+        change()
+        for create in optimizers:
+            fresh = copy.deepcopy(module)
+            for each in (module, fresh):
+                fit(each, X, y, optimizer=create(each.parameters(), lr=0.01))
+            assert_equal_modules(module, fresh, 0.0)
+
+
 def test_an_output_column_can_be_flattened() -> None:
     mine = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)).double()
     theirs, X = copy.deepcopy(mine), data()[0]
@@ -204,6 +246,36 @@ def test_dropout_is_active_unless_the_module_is_in_evaluation_mode() -> None:
         fit(module, X, y)
     assert_equal_modules(modules[1], modules[2], 0.0)
     assert not torch.equal(modules[0][0].weight, modules[1][0].weight)
+
+
+def test_a_callback_can_change_the_module() -> None:
+    module, (X, y) = make(), data()
+
+    def clamp(end: nncore.EpochEnd) -> None:
+        module[0].weight.data.clamp_(-0.1, 0.1)
+
+    before = []
+    fit(module, X, y, callbacks=[lambda _: before.append(module[0].weight.abs().max()), clamp])
+    assert module[0].weight.abs().max() <= 0.1 < before[0]
+    # A step from clamped weights is short.
+    assert before[1] < before[0]
+
+
+def test_a_callback_can_fit_the_same_module() -> None:
+    mine, expected, (X, y) = make(), make(), data()
+    fit(mine, X, y, epochs=1, callbacks=[lambda _: fit(mine, X, y, epochs=3) and None])
+    for epochs in (1, 3):
+        fit(expected, X, y, epochs=epochs)
+    assert_equal_modules(mine, expected, 0.0)
+
+
+def test_the_network_of_a_callback_is_not_trained_by_later_fits() -> None:
+    module, (X, y) = make(), data()
+    networks = []
+    fit(module, X, y, callbacks=[lambda end: networks.append(end.network)])
+    parameters = networks[0].copy_parameters()
+    fit(module, X, y)
+    np.testing.assert_array_equal(networks[0].parameters, parameters)
 
 
 def test_callbacks_see_the_module_up_to_date_and_can_stop() -> None:

@@ -24,10 +24,13 @@ def refused_modules() -> dict[str, Any]:
     hooked, frozen, shared = make(), make(), nn.Linear(5, 5).double()
     hooked[1].register_forward_hook(lambda *_: None)
     frozen[0].weight.requires_grad = False
+    with torch.inference_mode():
+        in_inference_mode = make()
     return {
         "'1' (BatchNorm1d)": nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)),
         "'1' (Tanh) has forward_hooks": hooked,
         "'0.weight' is frozen": frozen,
+        "'0.weight' was created in inference mode": in_inference_mode,
         "'1.weight' is shared": nn.Sequential(shared, shared, nn.Linear(5, 3).double()),
         "'2.weight' has the dtype": nn.Sequential(
             nn.Linear(5, 3).double(), nn.ReLU(), nn.Linear(3, 3)
@@ -62,15 +65,28 @@ def groups(module: Any) -> list[dict[str, Any]]:
         (lambda m: optim.SGD(groups(m), lr=0.1), "the same lr for every weight"),
         (lambda m: optim.SGD([*m.parameters(), nn.Parameter(torch.ones(1))], lr=0.1), "1 others"),
         (lambda m: optim.Adam(m.parameters(), lr=torch.tensor(0.1)), "a number as lr"),
+        (lambda m: optim.Adam(m.parameters(), eps=0.0), "epsilon must be a normal number"),
     ],
 )
 def test_optimizers_that_are_refused_are_explained(create: Any, message: str) -> None:
     module = make()
     optimizer = create(module)
     before = snapshot(module, optimizer)
+    generator = torch.Generator().manual_seed(2)
     with pytest.raises((TypeError, ValueError)) as caught:
-        fit(module, *data(), optimizer=optimizer)
+        fit(module, *data(), optimizer=optimizer, generator=generator)
     assert message in str(caught.value)
+    assert str(snapshot(module, optimizer)) == str(before)
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(2).get_state())
+
+
+def test_a_momentum_that_a_scheduler_turns_off_is_refused_before_the_epoch() -> None:
+    module, (X, y) = make(), data()
+    optimizer = optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    scheduler = schedulers.CyclicLR(optimizer, 0.01, 0.1, step_size_up=3, base_momentum=0.0)
+    before = snapshot(module, optimizer)
+    with pytest.raises(ValueError, match="must keep its momentum"):
+        fit(module, X, y, optimizer=optimizer, scheduler=scheduler, scheduler_step="batch")
     assert str(snapshot(module, optimizer)) == str(before)
 
 
@@ -85,6 +101,7 @@ def refused_arguments() -> dict[str, dict[str, Any]]:
         "y must hold class indices from 0 to 2": {"y": y + 1},
         "y must have as many rows as X": {"y": y[1:]},
         "y must have shape (n_samples, n_outputs)": {"y": X[:, 0], **mse},
+        "like the outputs of module, got (41,)": {"y": y, **mse},
         "y must be given": {"y": None},
         "loss must be one of": {"loss": nn.CosineEmbeddingLoss()},
         "loss must have reduction": {"loss": nn.CrossEntropyLoss(reduction="none")},

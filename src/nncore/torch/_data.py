@@ -58,7 +58,7 @@ def order_of_epoch(n: int, generator: torch.Generator | None, *, shuffle: bool) 
 
 
 def as_arrays(
-    X: Any, y: Any, dtype: torch.dtype, *, flattens: bool, drops_column: bool, name: str = ""
+    X: Any, y: Any, dtype: torch.dtype, *, flattens: bool, target_dims: int | None, name: str = ""
 ) -> tuple[Array, Array]:
     """Return inputs as rows, and targets, without copies of tensors.
 
@@ -71,8 +71,8 @@ def as_arrays(
         Of the module. Arrays are converted.
     flattens : bool
         Whether the module flattens its inputs.
-    drops_column : bool
-        Whether its outputs are a vector.
+    target_dims : int or None
+        How many dimensions the targets must have: as many as the outputs, or None for any.
     name : str, default ""
         What precedes "X" and "y" in messages.
 
@@ -91,8 +91,8 @@ def as_arrays(
     if flattens and inputs.ndim > 2:
         inputs = inputs.reshape(len(inputs), -1)
     targets = _as_array(f"{name}y", y, dtype)
-    if targets.dtype.kind == "f" and targets.ndim != 2 - drops_column:
-        shape = "(n_samples,)" if drops_column else "(n_samples, n_outputs)"
+    if target_dims is not None and targets.ndim != target_dims:
+        shape = "(n_samples,)" if target_dims == 1 else "(n_samples, n_outputs)"
         raise ValueError(
             f"{name}y must have shape {shape} like the outputs of module, got {targets.shape}"
         )

@@ -63,7 +63,7 @@ def fit(
     ----------
     module : torch.nn.Sequential
         Nested Sequentials of Linear, ReLU, LeakyReLU, ELU, Sigmoid, Tanh, Softplus, SiLU, GELU,
-        Identity, Dropout, Flatten, and Softmax or LogSoftmax at the end, in float32 or float64.
+        Identity, Dropout, Flatten, and LogSoftmax at the end, in float32 or float64.
         Dropout draws other masks than PyTorch does, by a seed from PyTorch's global generator.
     X : tensor, array_like or Dataset
         The inputs, of shape (n, n_0), or any (n, ...) if the module begins with Flatten. Tensors
@@ -90,7 +90,8 @@ def fit(
     validation_data : tuple (X, y), optional
         Examples whose loss is reported after each epoch, without dropout.
     callbacks : sequence of callable, optional
-        As in `Network.fit`. The parameters of the module are up to date when they are called.
+        As in `Network.fit`. The parameters of the module are up to date when they are called, and
+        may be changed.
     verbose : bool, default False
         Whether to show the progress.
     n_threads : int, optional
@@ -129,6 +130,7 @@ def fit(
     meaning = as_torch_loss(loss, chain)
     architecture = meaning.architecture(chain)
     source = TorchOptimizer(optimizer, chain)
+    source.check(architecture)
     epochs = as_integer("epochs", epochs, high=None)
     batch_size = as_integer("batch_size", batch_size)
     shuffle, drop_last = as_bool("shuffle", shuffle), as_bool("drop_last", drop_last)
@@ -147,7 +149,7 @@ def fit(
             y,
             chain.dtype,
             flattens=chain.flattens,
-            drops_column=chain.drops_column,
+            target_dims=None if meaning.takes_classes else 2 - chain.drops_column,
             name=name,
         )
         return meaning.problem(rows, targets, architecture, (f"{name}X", f"{name}y", "weight"))
@@ -203,11 +205,11 @@ def fit(
         )
         for epoch in run.epochs(epochs):
             order: Any = run.position.order
-            value = epoch.loss / problem.divisor(order, n)
+            value = problem.loss(epoch.loss, order, n)
             validation_loss = None
             if validation is not None:
                 total = _total_loss(network, validation, n_threads)
-                validation_loss = total / validation.divisor(None, validation.examples.n)
+                validation_loss = validation.loss(total, None, validation.examples.n)
             rates.end_epoch(value if validation_loss is None else validation_loss)
             history.append(value, validation_loss, {}, epoch.seconds)
             if not checked:
@@ -222,9 +224,14 @@ def fit(
                 n_examples=n,
                 network=network,
             )
-            if any_stops(checked, end) or end.epoch == epochs:
+            stops = any_stops(checked, end)
+            workspace.load_changes(chain, source)
+            if stops or end.epoch == epochs:
                 end.finish()
                 break
+    if not checked:
+        # Nobody else has the network.
+        _WORKSPACES[module] = workspace
     return history
 
 
@@ -323,10 +330,10 @@ class _Workspace:
     def of(
         cls, module: nn.Module, chain: Chain, architecture: Architecture, n_vectors: int
     ) -> _Workspace:
-        """Return the workspace of the fit before if it fits."""
-        kept = _WORKSPACES.get(module)
+        """Take the workspace of the fit before if it fits."""
+        kept = _WORKSPACES.pop(module, None)
         if kept is None or kept._key != (architecture, chain.biases, n_vectors):
-            kept = _WORKSPACES[module] = cls(chain, architecture, n_vectors)
+            return cls(chain, architecture, n_vectors)
         return kept
 
     def load(self, chain: Chain, source: TorchOptimizer) -> None:
@@ -335,6 +342,11 @@ class _Workspace:
         self.network.parameters = self._vectors[0]
         source.read_state(self._views[1:])
         source.restore(self.network.architecture, {}, source.step_count, list(self._vectors[1:]))
+
+    def load_changes(self, chain: Chain, source: TorchOptimizer) -> None:
+        """Load again if others have changed the module since all was copied back."""
+        if not all(map(torch.equal, self._views[0], chain.parameters)):
+            self.load(chain, source)
 
     @contextmanager
     def storing(self, chain: Chain, source: TorchOptimizer) -> Iterator[Callable[[], None]]:
@@ -355,7 +367,7 @@ class _Workspace:
                 raise
 
 
-# Those of the last fit of each module.
+# Those of the last fit of each module, while no fit uses them.
 _WORKSPACES: WeakKeyDictionary[nn.Module, _Workspace] = WeakKeyDictionary()
 
 

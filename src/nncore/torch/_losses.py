@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,21 +41,26 @@ class Problem:
     factor: float
     counts: Array | None
 
-    def divisor(self, order: Order | None, n: int) -> float:
-        """Return what nncore's sum over n examples is divided by for PyTorch's mean, or sum."""
-        if self.counts is None:
-            return 1 / self.factor
-        counts = self.counts[:n] if order is None else self.counts[order]
-        return float(counts.sum()) / self.factor
+    def loss(self, total: float, order: Order | None, n: int) -> float:
+        """Return PyTorch's loss of n examples from nncore's sum; NaN if none of them counts."""
+        divisor = float(self._divisors(order, n, n)[0])
+        return self.factor * total / divisor if divisor else math.nan
 
     def scales(self, order: Order | None, n: int, batch_size: int) -> Array:
-        """Return the factor of each batch's gradient, for n examples in this order."""
+        """Return the factor of each batch's gradient, for n examples in this order.
+
+        It is 0 for a batch in which nothing counts, as in PyTorch if all targets are ignored.
+        """
+        divisors = self._divisors(order, n, batch_size)
+        return np.divide(self.factor, divisors, out=np.zeros_like(divisors), where=divisors > 0)
+
+    def _divisors(self, order: Order | None, n: int, batch_size: int) -> Array:
+        """Return what the sum of each batch's losses is divided by."""
         starts = np.arange(0, n, batch_size)
         if self.counts is None:
-            return np.full(len(starts), self.factor)
+            return np.ones(len(starts))
         counts = self.counts[:n] if order is None else self.counts[order]
-        with np.errstate(divide="ignore"):
-            return self.factor / np.add.reduceat(counts, starts)
+        return np.add.reduceat(counts, starts)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,11 @@ class TorchLoss:
     per_output: bool = True
     encode: Callable[[Array, int], tuple[Array, Array | None, Array | None]] | None = None
     trained: tuple[CustomLoss, ActivationLike] | None = None
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether targets may be class indices."""
+        return self.name == "cross_entropy"
 
     def architecture(self, chain: Chain) -> Architecture:
         """Return the architecture to train."""

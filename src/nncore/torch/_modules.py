@@ -239,6 +239,8 @@ def _check_parameters(chain: Chain) -> None:
             problem = f"has the dtype {parameter.dtype}, not float32 or float64 like all others"
         elif not parameter.requires_grad:
             problem = "is frozen: its requires_grad is False"
+        elif parameter.is_inference() and not torch.is_inference_mode_enabled():
+            problem = "was created in inference mode, outside of which nothing may change it"
         elif parameter.data_ptr() in seen:
             problem = "is shared with another layer"
         elif any(getattr(parameter, hooks, None) for hooks in _PARAMETER_HOOKS):

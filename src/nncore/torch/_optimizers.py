@@ -132,8 +132,8 @@ class TorchOptimizer(Optimizer):
 
     def read_rule(self) -> Rule:
         """Return the rule by the options as they are now, for instance after a scheduler's step."""
+        self._check_groups()
         weights, biases = self._groups
-        _check_options(self._kind, weights, biases)
         options = self._kind.rule(weights)
         decoupled = weights.get("decoupled_weight_decay", False)
         options["decoupled_decay" if decoupled else "weight_decay"] = weights["weight_decay"]
@@ -152,6 +152,7 @@ class TorchOptimizer(Optimizer):
         values = np.empty((n_steps, 2))
         group = self._groups[0]
         for i in range(n_steps):
+            self._check_groups()
             values[i] = group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
             advance()
         first = self.step_count
@@ -190,9 +191,19 @@ class TorchOptimizer(Optimizer):
         for name, tensors in zip(self._names_of_vectors, views, strict=True):
             copy_all([_tensor(state[p], p, name) for p in parameters], tensors)
 
+    def _check_groups(self) -> None:
+        """Raise ValueError for options that the rule does not have, or not with its vectors."""
+        weights, biases = self._groups
+        _check_options(self._kind, weights, biases)
+        if self._kind.vectors(weights) != self._names_of_vectors:
+            raise ValueError(
+                "optimizer must keep its momentum, centered and amsgrad on or off during a fit"
+                f"{ADVICE}"
+            )
+
     def _steps_made(self) -> int:
         state = self._source.state
-        steps = {int(state[p]["step"]) if p in state else 0 for p in self._chain.parameters}
+        steps = {int(state[p].get("step", 0)) if p in state else 0 for p in self._chain.parameters}
         if len(steps) > 1:
             raise ValueError(
                 f"optimizer must have made the same number of steps for all parameters, got "
