@@ -287,6 +287,9 @@ def test_arguments_beside_a_stream_are_refused(tmp_path: Path) -> None:
         nncore.Stream(chunks_of((X, Y), 50), buffer=0)
     with refused(TypeError, "chunks must be a callable", "generator", unchanged=[]):
         nncore.Stream(chunks_of((X, Y), 50)())  # type: ignore[arg-type]
+    for given in (stream.chunks, stream.chunks()):
+        with refused(TypeError, "X must be an array", "nncore.Stream(chunks)", unchanged=[net]):
+            net.fit(given)  # type: ignore[arg-type]
     with refused(TypeError, "X must hold real numbers", unchanged=[]):
         net.predict(stream)  # type: ignore[arg-type]
 

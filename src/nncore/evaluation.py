@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
+from types import FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,6 +185,10 @@ def as_part(
             if value is not None:
                 raise TypeError(f"{name} must come in the chunks of a stream, got an argument")
         return Part(Streamed(X, architecture), None)
+    if isinstance(X, (FunctionType, GeneratorType)):
+        raise TypeError(
+            f"{names[0]} must be an array; a function of chunks is nncore.Stream(chunks)"
+        )
     if are_shards(X) or are_shards(Y):
         shards = Shards(X, Y, sample_weight, architecture, names=names)
         return Part(shards, shards.weight)
