@@ -8,7 +8,7 @@ cdef extern from "read_at.h" nogil:
 
 # The most bytes of consecutive rows to read at a time: stopping waits for them.
 cdef enum:
-    MOST_BYTES = 1 << 20
+    MOST_BYTES = 1_048_576
 
 
 def read_rows(
