@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import threadpoolctl
 
 import nncore
-from nncore import reference
+from nncore import _files, reference
 
 Array = npt.NDArray[Any]
 
@@ -357,6 +358,15 @@ def blas_threads() -> set[int]:
         for library in threadpoolctl.threadpool_info()
         if library["user_api"] == "blas"
     }
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the file that is written before it replaces that of the path."""
+    before = set(path.parent.iterdir())
+    with suppress(LookupError), _files.replacing(path):
+        (temporary,) = set(path.parent.iterdir()) - before
+        raise LookupError
+    return temporary
 
 
 def child(script: str, *arguments: object) -> subprocess.Popen[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import data, make
+from helpers import data, make, temporary_of
 from runs import EPOCHS, N_BATCHES, Run
 
 import nncore
@@ -222,7 +222,7 @@ def test_the_network_in_a_checkpoint_can_be_loaded(path: Path) -> None:
 
 
 def test_a_file_that_a_killed_process_left_does_no_harm(path: Path) -> None:
-    path.with_name(f".{path.name}.tmp").write_bytes(b"incomplete")
+    temporary_of(path).write_bytes(b"incomplete")
     run = Run()
     run.fit(Checkpoint(path), resume=path)
     assert list(path.parent.iterdir()) == [path]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make
+from helpers import make, temporary_of
 
 import nncore
 from nncore import _files
@@ -224,12 +224,22 @@ def test_a_new_file_follows_the_umask_and_an_old_one_keeps_its_mode(tmp_path: Pa
         os.umask(before)
 
 
+@pytest.mark.parametrize("name", ["n" * 255, "\N{SNOWMAN}" * 85])
+@needs_posix
+def test_a_name_may_be_as_long_as_the_system_allows(name: str, tmp_path: Path) -> None:
+    net = make([3, 2])
+    net.save(tmp_path / name)
+    assert nncore.load(tmp_path / name).equals(net)
+    with _files.replacing(tmp_path / name):  # another process writes at the same time
+        net.save(tmp_path / name)
+
+
 # Files that a killed process left, and processes that write at the same time.
 
 
 @needs_posix
 def test_what_a_killed_process_left_is_overwritten(path: Path) -> None:
-    left = path.parent / f".{path.name}.tmp"
+    left = temporary_of(path)
     left.write_bytes(b"incomplete" * 1000)
     make([3, 2], seed=1).save(path)
     assert list(path.parent.iterdir()) == [path]
@@ -263,7 +273,7 @@ def test_an_error_without_locks_leaves_the_old_file(
 
 @needs_posix
 def test_a_temporary_file_that_cannot_be_opened_does_no_harm(path: Path) -> None:
-    (path.parent / f".{path.name}.tmp").mkdir()
+    temporary_of(path).mkdir()
     make([3, 2], seed=1).save(path)
     assert nncore.load(path).equals(make([3, 2], seed=1))
 

@@ -207,12 +207,14 @@ def _mode(path: str) -> int | None:
 def _open_temporary(path: str) -> tuple[BinaryIO, str]:
     """Open an empty file in the same directory, and return it with its name.
 
-    The name is always the same: a process that is killed while it writes leaves one file behind,
+    The name is short, since that of the path may be as long as the system allows, and always the
+    same: a process that is killed while it writes leaves one file behind,
     which the next one overwrites. If another process is writing, it holds the file's lock, and
     the file gets a random name.
     """
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.tmp")
+    stem = f".nncore-{zlib.crc32(os.fsencode(name)):08x}"
+    temporary = os.path.join(directory, f"{stem}.tmp")
     if fcntl is not None:
         # Errors mean that it is locked, renamed or of another user, or that there are no locks.
         with suppress(OSError), open(_open(temporary, os.O_NOFOLLOW), "wb") as file:
@@ -222,7 +224,7 @@ def _open_temporary(path: str) -> tuple[BinaryIO, str]:
                 file.truncate()
                 # The lock lasts until both descriptors are closed.
                 return open(os.dup(file.fileno()), "wb"), temporary
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(directory, f"{stem}-{secrets.token_hex(8)}.tmp")
     return open(_open(temporary, os.O_EXCL), "wb"), temporary
 
 
