@@ -320,3 +320,18 @@ def test_a_session_computes_with_the_steps_that_it_has_made(shared: bool) -> Non
         session.write_back()
     del held
     assert snapshot(net, one) == snapshot(other, two)
+
+
+def test_state_that_another_rule_did_not_use_is_checked_again() -> None:
+    net, X, Y = problem()
+    adam, sgd = nncore.Adam(), nncore.SGD()
+    infinite = np.full(net.architecture.n_parameters, np.inf)
+    adam.restore(net.architecture, adam.coefficients, 1, [infinite, infinite])
+    with net.session(len(X), batch_size=len(X), n_threads=1) as session:
+        session.use(adam, adam.rule())
+        session.use(sgd, sgd.rule())
+        session.train(Examples(X, Y), None, len(X), 0, len(X), np.empty((1, 3)))
+        assert session.is_finite()
+        session.write_back()
+        session.use(adam, adam.rule())
+        assert not session.is_finite()

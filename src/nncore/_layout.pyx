@@ -428,7 +428,9 @@ cdef class Layout:
             FlatVector vector
         if len(vectors) > STATE_3 and self.packed[<int> STATE_3] == NULL:
             self._allocate_slot(STATE_3)
-        self.n_slots = len(vectors)
+        if self.n_slots != len(vectors):
+            self.n_slots = len(vectors)
+            self.tiles_are_checked = False
         for vector in vectors:
             if vector.is_shared or self.loaded[slot] != vector.version:
                 self._pack(slot, vector.array)
