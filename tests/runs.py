@@ -19,6 +19,7 @@ class Decay:
     def __init__(self, factor: float = 0.5) -> None:
         self.factor = factor
         self.rates: list[float] = []
+        self.settings: dict[str, float] = {}
 
     def __call__(self, end: nncore.EpochEnd) -> None:
         assert end.optimizer is not None

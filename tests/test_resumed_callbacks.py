@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import make
+from runs import EPOCHS, Run
 
 import nncore
 from nncore.callbacks import BestModel, Checkpoint, EarlyStopping, Log, ReduceOnPlateau
+
+FILES = Path(__file__).parent / "files"
 
 
 def interrupt_after(epoch: int | None) -> Callable[[nncore.EpochEnd], None]:
@@ -75,3 +78,50 @@ def test_callbacks_continue_where_the_run_was_interrupted(
         with suppress(LookupError):
             fit(tmp_path / "interrupted", last, **every)
     assert fit(tmp_path / "interrupted", **every) == expected
+
+
+def test_a_run_resumed_after_its_last_epoch_restores_the_best_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+
+    def run(epochs: int, *callbacks: Any, **options: Any) -> tuple[Run, EarlyStopping]:
+        # The loss falls, so the first epoch is the best.
+        one, stopping = Run(callbacks=[]), EarlyStopping("loss", mode="max", patience=100)
+        one.fit(stopping, *callbacks, epochs=epochs, **options)
+        return one, stopping
+
+    whole, longer = run(3)[0], run(5)[0]
+    with suppress(LookupError):
+        run(5, Checkpoint(path, every_epochs=3), interrupt_after(4))
+    resumed, stopping = run(3, Checkpoint(path), resume=path)
+    assert stopping.best_epoch == 1
+    assert resumed.net.equals(whole.net)
+    assert nncore.load(path).equals(whole.net)
+    assert run(5, resume=path)[0].net.equals(longer.net)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda: EarlyStopping("loss", patience=4), r"EarlyStopping.patience must be \[3\]"),
+        (lambda: EarlyStopping("loss", 3, 0.1), r"EarlyStopping.min_delta must be \[0.0\]"),
+        (lambda: EarlyStopping("loss", 3, mode="max"), r"EarlyStopping.mode must be \['min'\]"),
+    ],
+)
+def test_a_callback_with_other_settings_is_refused(
+    changed: Callable[[], Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    Run(callbacks=[]).fit(EarlyStopping("loss", patience=3), Checkpoint(path))
+    run = Run(callbacks=[])
+    with pytest.raises(ValueError, match=message):
+        run.fit(changed(), resume=path)
+    run.fit(EarlyStopping("loss", patience=3), resume=path)
+
+
+@pytest.mark.filterwarnings("ignore:.* was written with the kernels")
+def test_settings_of_callbacks_that_an_older_file_lacks_are_not_compared() -> None:
+    X, Y = (np.arange(37.0 * n).reshape(37, n) * 37 % 101 / 128 for n in (5, 3))
+    run = Run(shuffle=False)
+    run.decay.settings = {"factor": 0.5}
+    run.fit(resume=FILES / "checkpoint.safetensors", data=(X, Y))
+    assert len(run.history) == EPOCHS

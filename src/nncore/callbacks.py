@@ -2,8 +2,9 @@
 
 A callback is any function that takes an `nncore.EpochEnd`; training stops if it returns True. One
 with a state may also have the methods ``state()``, which returns it as a dict of JSON values and
-arrays, and ``set_state(dict)``, so that a resumed run continues with it. That is the whole
-protocol.
+arrays, and ``set_state(dict)``, so that a resumed run continues with it. Such a callback may have
+``settings``, a dict of simple values that a resumed run must share, and ``finish(network)``, which
+a run that resumes after its last epoch calls. That is the whole protocol.
 
 The classes here start afresh with the first epoch of each fit, so an instance can be used again.
 """

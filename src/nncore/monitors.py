@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -14,6 +14,9 @@ from .history import EpochEnd
 from .metrics import METRICS, VALIDATION
 from .optimizers import Optimizer
 from .typing import Mode
+
+if TYPE_CHECKING:
+    from .network import Network
 
 __all__ = ["BestModel", "EarlyStopping", "Monitor", "ReduceOnPlateau"]
 
@@ -97,6 +100,11 @@ class Monitor:
             self.best_value, self.best_epoch = value, end.epoch
         return is_better
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the interrupted one."""
+        return {"monitor": self.monitor, "mode": self.mode, "min_delta": self.min_delta}
+
     def state(self) -> dict[str, Any]:
         """Return the state."""
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
@@ -170,10 +178,19 @@ class EarlyStopping(Monitor):
         """Note the epoch; return whether to stop."""
         if self.improves(end) and self.restore_best:
             self.best_parameters = end.network.copy_parameters()
-        best = self.best_parameters
-        if best is not None and self.best_epoch < end.epoch:
-            end.when_last(lambda: setattr(end.network, "parameters", best))
+        if self.best_parameters is not None and self.best_epoch < end.epoch:
+            end.when_last(lambda: self.finish(end.network))
         return end.epoch - self.best_epoch >= self.patience
+
+    def finish(self, network: Network) -> None:
+        """Give the network the parameters of the best epoch, if there are any."""
+        if self.best_parameters is not None:
+            network.parameters = self.best_parameters
+
+    @property
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described in the base class
+        settings = {"patience": self.patience, "restore_best": self.restore_best}
+        return {**super().settings, **settings}
 
     def state(self) -> dict[str, Any]:  # noqa: D102 - described in the base class
         return {**super().state(), "best_parameters": self.best_parameters}
@@ -304,6 +321,11 @@ class ReduceOnPlateau(Monitor):
             rate = end.optimizer.learning_rate
             assert not callable(rate)
             end.optimizer.learning_rate = min(rate, max(rate * self.factor, self.min_rate))
+
+    @property
+    def settings(self) -> dict[str, Any]:  # noqa: D102
+        settings = {"factor": self.factor, "patience": self.patience, "min_rate": self.min_rate}
+        return {**super().settings, **settings}
 
     def state(self) -> dict[str, Any]:  # noqa: D102
         return {**super().state(), "reduced_epoch": self.reduced_epoch}

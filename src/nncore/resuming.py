@@ -85,7 +85,9 @@ class Record:
     rng : numpy.random.Generator
     options : StepOptions
     callbacks : iterable
-        Those that have ``state`` and ``set_state`` take part.
+        Those that have ``state`` and ``set_state`` take part. They may also have ``settings``, a
+        dict of simple values, which belong to the run's settings, and ``finish(network)``, which
+        does what `EpochEnd.when_last` would have done if a run resumes after its last epoch.
     n_batches : int or None
         Of an epoch, if it is known.
 
@@ -119,6 +121,12 @@ class Record:
             "seed's generator": type(rng.bit_generator).__name__,
             "callbacks": tuple(type(callback).__name__ for callback in self._callbacks),
         }
+        # Apart, since files of older versions have none of them. Classes may occur repeatedly.
+        self._callback_settings: dict[str, list[Any]] = {}
+        for callback in self._callbacks:
+            for name, value in getattr(callback, "settings", {}).items():
+                key = f"{type(callback).__name__}.{name}"
+                self._callback_settings.setdefault(key, []).append(value)
         self._rng, self._n_batches = rng, n_batches
         # The generator's state before it drew the order of the epoch in progress.
         self._rng_state: Any = None
@@ -165,6 +173,7 @@ class Record:
             },
             "history": _as_arrays(columns),
             "callbacks": [callback.state() for callback in self._callbacks],
+            "callback_settings": self._callback_settings,
             "is_finished": self.is_finished,
             "parameters": self.parameters,
         }
@@ -207,8 +216,13 @@ class Record:
                 # A coefficient that the file does not know is its default.
                 **optimizer_settings(type(stored.optimizer)()),
                 **values["settings"],
+                **values.get("callback_settings", self._callback_settings),
             }
-        ours = {**encode_architecture(network.architecture), **self._settings}
+        ours = {
+            **encode_architecture(network.architecture),
+            **self._settings,
+            **self._callback_settings,
+        }
         for name in {**ours, **theirs}:
             if ours.get(name) != theirs.get(name):
                 raise ValueError(
@@ -259,8 +273,20 @@ class Record:
             self.options = replace(self.options, dropout_seed=seed)
             self.history = history
             self._resumed_from = os.path.realpath(path)
+            if position.epoch == epochs and not is_finished and unfinished is None:
+                self._finish(network)
 
         return restore
+
+    def _finish(self, network: Network) -> None:
+        """Do what callbacks do after the last epoch, in a run that has no epoch left."""
+        before = network.copy_parameters()
+        for callback in self._callbacks:
+            if hasattr(callback, "finish"):
+                callback.finish(network)
+        if not np.array_equal(before, network.copy_parameters()):
+            # The file has to be written again.
+            self.parameters, self._resumed_from = before, None
 
 
 def draw_order(rng: Any, last: Order | None, n: int | None) -> Order | int:
