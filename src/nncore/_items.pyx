@@ -32,6 +32,11 @@ cdef class Items(Layout):
         self.out_array = np.zeros(self.depth, dtype=np.intp)
         self.outs = <char **> cnp.PyArray_DATA(self.out_array)
 
+    def __dealloc__(self):
+        # Workers that nobody could close, because of a signal at the entry of `Session.__exit__`.
+        if self.team is not None:
+            self.team.abandon()
+
     cdef void begin(self) noexcept:
         """Begin a run of the team."""
         self.team.begin(<run_item> _shared_item, <void *> self)

@@ -20,6 +20,9 @@ cdef class Team:
         nncore_team state
         run_item work
         void *context
+        # Whether a handler forked the process during a phase: the items that workers had taken are
+        # never finished.
+        readonly bint is_lost
         # Whether a signal may end the phase before all of its items are finished.
         bint may_stop
         # A lock per worker to sleep on.
@@ -44,6 +47,8 @@ cdef class Team:
     cdef void look(self) noexcept nogil
     cdef void _run_worker(self, int rank) noexcept nogil
     cdef void _wake(self) noexcept nogil
+    cdef void abandon(self) noexcept
+    cdef void _free_locks(self) noexcept
 
 
 cdef inline void stop(Team team) noexcept nogil:

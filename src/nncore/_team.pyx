@@ -20,6 +20,8 @@ import os
 
 import numpy as np
 
+from nncore._threads import forked
+
 cnp.import_array()
 
 # What a yield counts for, in multiplications, while the leader waits.
@@ -27,6 +29,9 @@ cdef enum:
     YIELD_WORK = 1_000_000
 
 cdef double WATCH_SECONDS = 0.05
+
+# How long `close` waits for a worker before it looks for signals and forks, in seconds.
+_PATIENCE = 0.5
 
 
 cdef class Team:
@@ -48,6 +53,7 @@ cdef class Team:
         nncore_team_open(&self.state, cnp.PyArray_DATA(self.asleep_array))
         self.running = []
         self.process = os.getpid()
+        self.is_lost = False
         # The operating system's thread, whatever a library makes of `_thread.get_ident`.
         self.leader = <unsigned long> PyThread_get_thread_ident()
         try:
@@ -77,30 +83,46 @@ cdef class Team:
         finally:
             running.release()
 
+    cdef void abandon(self) noexcept:
+        """Make the workers leave without waiting for them; a closed team has none."""
+        if self.locks != NULL:
+            nncore_team_close(&self.state)
+            self._wake()
+
     def close(self):
         """Make the workers leave, and wait until all have. A signal's exception is raised after."""
-        cdef int rank
         failure = None
         if self.locks == NULL:
             return
         self.has_workers = False
-        nncore_team_close(&self.state)
-        self._wake()
-        # A forked process has no workers.
-        for running in self.running if self.process == os.getpid() else ():
-            while True:
+        self.abandon()
+        for running in self.running:
+            # A forked process has no workers.
+            while self.process == os.getpid():
                 try:
-                    running.acquire()
-                    break
+                    # A signal that came before the lock was waited for does not end the wait.
+                    PyErr_CheckSignals()
+                    if running.acquire(timeout=_PATIENCE):
+                        break
                 except BaseException as error:
                     failure = failure or error
+        self._free_locks()
+        self.running = []
+        if failure is not None:
+            raise failure
+
+    def __dealloc__(self):
+        # Of a team that was abandoned, when the last worker has left.
+        self._free_locks()
+
+    cdef void _free_locks(self) noexcept:
+        cdef int rank
+        if self.locks == NULL or self.lock_array is None:
+            return
         for rank in range(1, self.n_threads):
             if self.locks[rank] != NULL:
                 PyThread_free_lock(self.locks[rank])
         self.locks = NULL
-        self.running = []
-        if failure is not None:
-            raise failure
 
     # A run: the leader begins, enters, works through phases, leaves and ends.
 
@@ -143,7 +165,7 @@ cdef class Team:
                 self.work(self.context, i, 0)
             nncore_team_finish(&self.state)
             i = nncore_team_take(&self.state)
-        while not nncore_team_done(&self.state):
+        while not (nncore_team_done(&self.state) or self.is_lost):
             nncore_pause(spins)
             spins += 1
             if spins > NNCORE_SPINS:
@@ -204,3 +226,7 @@ cdef void _check_signals(Team team) noexcept with gil:
             team.check()
     except BaseException as error:
         team.fail(error)
+    if team.has_workers and team.process != os.getpid():
+        team.is_lost = True
+        if not team.interrupted:
+            team.fail(forked())

@@ -15,7 +15,15 @@ import threadpoolctl
 
 from ._checks import as_integer
 
-__all__ = ["as_n_threads", "at_work", "available_threads", "blas_on_one_thread", "is_large"]
+__all__ = [
+    "as_n_threads",
+    "at_work",
+    "available_threads",
+    "blas_on_one_thread",
+    "forked",
+    "is_large",
+    "wait_for",
+]
 
 # A thread pays for itself from so many multiplications on: per step because of the barriers, per
 # call because of its start. benchmarks/README.md has the measurement.
@@ -25,8 +33,11 @@ _WORK_PER_CALL = 10_000_000
 # More would only wait for each other.
 _MOST_THREADS = 1024
 
-# Of what follows, which all threads use.
-_lock = threading.Lock()
+# How long to wait for a thread before looking whether the process was forked meanwhile, in seconds.
+_PATIENCE = 0.5
+
+# Of what follows, which all threads use, and handlers of signals while their thread has it.
+_lock = threading.RLock()
 
 # The threads in blocks of `at_work`; keys tell the blocks apart.
 _at_work: dict[object, int] = {}
@@ -73,6 +84,20 @@ def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
 def is_large(step: int) -> bool:
     """Whether steps of so many multiplications may take several threads."""
     return step >= 2 * _WORK_PER_STEP
+
+
+def wait_for(thread: threading.Thread) -> None:
+    """Wait until a thread has ended, which in a process forked meanwhile it has."""
+    while thread.is_alive():
+        thread.join(_PATIENCE)
+
+
+def forked() -> RuntimeError:
+    """Return the error of a process that a handler or callback forked while threads worked."""
+    return RuntimeError(
+        "this process was forked while a call used several threads, which it does not have; only "
+        "the process that forked completes the call"
+    )
 
 
 @contextmanager
@@ -161,7 +186,7 @@ def _restore() -> None:
 def _forget_other_threads() -> None:
     """Leave the blocks of threads that a forked process does not have."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     was_limited = bool(_users)
     here = threading.get_ident()
     for key in [key for key, thread in _at_work.items() if thread != here]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ._checks import as_integer, as_real
 from ._files import Contents, FilePath, as_path, write
+from ._threads import wait_for
 from ._values import encode
 from .architecture import Architecture
 from .history import Callback
@@ -184,7 +185,7 @@ class Writer:
     ) -> None:
         if kind is not None:
             if self._thread is not None:
-                self._thread.join()
+                wait_for(self._thread)
             return
         self._wait()
         if self._last_place == self._record.place:
@@ -264,7 +265,7 @@ class Writer:
     def _wait(self) -> None:
         """Wait until the last checkpoint is written."""
         if self._thread is not None:
-            self._thread.join()
+            wait_for(self._thread)
             self._thread = None
         if self._error is not None:
             raise self._error

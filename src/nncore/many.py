@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from ._arrays import as_row_numbers
 from ._files import FilePath
 from ._layout import Examples
-from ._threads import as_n_threads, available_threads
+from ._threads import as_n_threads, available_threads, forked, wait_for
 from .architecture import Architecture
 from .evaluation import Part, as_part
 from .fitting import Fit, as_validation
@@ -313,8 +314,12 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
     todo = deque(sorted(fits, key=lambda fit: -fit.work))
     stop = threading.Event()
     failures: list[BaseException] = []
+    threads: list[threading.Thread] = []
+    process = os.getpid()
 
     def check() -> None:
+        if threads and os.getpid() != process:
+            raise forked()
         if stop.is_set():
             raise _Stopped
 
@@ -339,7 +344,6 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
         except BaseException as error:
             fail(error)
 
-    threads = []
     try:
         for _ in range(min(n_threads, len(fits)) - 1):
             thread = threading.Thread(target=work)
@@ -351,8 +355,9 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
     for thread in threads:
         while thread.is_alive():
             try:
-                thread.join()
+                wait_for(thread)
             except BaseException as error:
                 fail(error)
     if failures:
         raise failures[0]
+    check()

@@ -218,7 +218,13 @@ class Session:
         self._workspace.load(self._vectors, True)
 
     def write_back(self) -> None:
-        """Copy parameters and state into the flat vectors, and tell the optimizer its steps."""
+        """Copy parameters and state into the flat vectors, and tell the optimizer its steps.
+
+        In a process that was forked in the middle of a step, steps are discarded instead.
+        """
+        if self._workspace.team.is_lost:
+            self.discard()
+            return
         steps = None if self._optimizer is None else self._optimizer.steps
         self._workspace.write_back(self._vectors, steps)
         self._is_ahead = False
