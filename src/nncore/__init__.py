@@ -59,10 +59,11 @@ __all__ = [
 ]
 
 # Submodules that are imported on first use. Type checkers import them at once.
-_LAZY = ("callbacks", "kernels", "reference", "sklearn", "torch", "typing")
+_LAZY = ("callbacks", "distributed", "kernels", "reference", "sklearn", "torch", "typing")
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks
+    from . import distributed as distributed
     from . import kernels as kernels
     from . import reference as reference
     from . import sklearn as sklearn

@@ -66,7 +66,7 @@ cdef inline void _item(Items w, Py_ssize_t i, int rank) noexcept nogil:
     if w.phase == DESCEND:
         _descend(w, &w.tiles[i], i)
     elif w.phase == UPDATE:
-        _update_tile(w, &w.tiles[i])
+        _update_tile(w, &w.tiles[i], i)
     else:
         _gradient_tile(w, &w.tiles[i], i, rank)
     if w.tiles_are_checked and (w.phase <= FUSED or w.phase == UPDATE):
@@ -414,7 +414,7 @@ cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept n
         bint fused = w.phase == FUSED
         bint measures = w.phase == MEASURED or w.phase == MEASURE
         double squares = 0
-    if w.rule.penalty > 0 and w.phase != ACCUMULATE:
+    if w.rule.penalty > 0 and fused:
         w.weight_squares[i] = _squares(w, tile, parameters)
     if w.phase != MEASURE:
         w.kernels.gradient(
@@ -452,9 +452,11 @@ cdef void _gradient_tile(Items w, Tile *tile, Py_ssize_t i, int rank) noexcept n
     w.gradient_squares[i] = squares
 
 
-cdef void _update_tile(Items w, Tile *tile) noexcept nogil:
+cdef void _update_tile(Items w, Tile *tile, Py_ssize_t i) noexcept nogil:
     """(6) for a tile of W, and its biases, from the gradient's slot."""
     cdef Py_ssize_t p
+    if w.rule.penalty > 0:
+        w.weight_squares[i] = _squares(w, tile, w.packed[<int> PARAMETERS])
     for p in range(tile.p_begin, tile.p_end):
         _clipped_update(w, tile.W + (p - tile.p_begin) * tile.panel_step, tile.count, True)
         _transpose(w, tile, p)

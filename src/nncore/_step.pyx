@@ -199,15 +199,17 @@ cdef class Workspace(Items):
 
     def gradient(
         self, cnp.ndarray out not None, Examples examples not None, double scale, *,
-        bint dropout=False, uint64_t step=0, uint64_t first_example=0,
+        const Py_ssize_t[::1] rows=None, bint dropout=False, uint64_t step=0,
+        uint64_t first_example=0,
     ):
         """Set `out` to `scale` times the gradient of the examples' summed loss; return that sum.
 
+        Only the examples in `rows` count if it is given.
         With `dropout`, units are dropped as in the step number `step`, where the
         examples follow `first_example` others of the same batch.
         """
         cdef bint drops = self.drops
-        self._begin(examples, None, self.batch_size)
+        self._begin(examples, rows, self.batch_size)
         self.scale = scale
         self.dropout_step, self.first_example = step, first_example
         self.drops = dropout and drops
@@ -249,13 +251,17 @@ cdef class Workspace(Items):
         self._end()
 
     def update(self, cnp.ndarray gradient not None, double weight):
-        """Apply (6) for the mean gradient of examples with that sum of weights."""
+        """Apply (6) for the mean gradient of examples with that sum of weights.
+
+        Return the ‖W‖² before the step if the rule has a penalty, otherwise 0.
+        """
         self._pack(GRADIENT, gradient)
         self._begin(None, None, 0)
         self.weight = weight
         with nogil:
             _update_all(self)
         self._end()
+        return _sum(self.weight_squares, self.n_tiles) if self.rule.penalty > 0 else 0.0
 
     def total_loss(
         self, Examples examples not None, cnp.ndarray rows=None, cnp.ndarray out=None,
@@ -376,7 +382,7 @@ cdef Py_ssize_t _train(
 
 cdef void _gradient(Workspace w) noexcept nogil:
     cdef:
-        Py_ssize_t begin = 0, n = w.examples.n
+        Py_ssize_t begin = 0, n = w.examples.n if w.order == NULL else w.n_order
         double[2] sums
     w.team.enter()
     while begin < n and not w.team.interrupted:

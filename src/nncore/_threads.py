@@ -19,6 +19,7 @@ __all__ = [
     "as_n_threads",
     "at_work",
     "available_threads",
+    "beside",
     "blas_on_one_thread",
     "forked",
     "is_large",
@@ -39,7 +40,7 @@ _PATIENCE = 0.5
 # Of what follows, which all threads use, and handlers of signals while their thread has it.
 _lock = threading.RLock()
 
-# The threads in blocks of `at_work`; keys tell the blocks apart.
+# The threads in blocks of `at_work`; keys tell the blocks apart. Negative numbers are processes.
 _at_work: dict[object, int] = {}
 
 
@@ -115,6 +116,20 @@ def at_work() -> Iterator[None]:
     finally:
         with _lock:
             del _at_work[key]
+
+
+@contextmanager
+def beside(n_processes: int) -> Iterator[None]:
+    """Count so many other processes among those that share the processors, like threads."""
+    keys = [object() for _ in range(n_processes)]
+    with _lock:
+        _at_work.update({key: -1 - i for i, key in enumerate(keys)})
+    try:
+        yield
+    finally:
+        with _lock:
+            for key in keys:
+                del _at_work[key]
 
 
 def _others_at_work() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ._threads import as_n_threads
 from .architecture import Architecture
 from .callbacks import any_stops, as_callbacks, exclusive
 from .checkpoints import check_storable, split_checkpoint, writing
+from .distributed import ALONE, Alone, as_ranks
 from .evaluation import UNKNOWN_N, Evaluation, Part, as_part
 from .hints import hint_at_data
 from .history import Callback, EpochEnd, History
@@ -46,15 +48,19 @@ def fit(
     *,
     sample_weight: ExamplesLike | None,
     validation_data: Sequence[ExamplesLike] | Stream | None,
+    comm: Any,
     **options: Any,
 ) -> History:
     """Train a network; `Network.fit` describes parameters, result and errors."""
-    architecture = network.architecture
-    training = as_part(X, Y, sample_weight, architecture)
-    validation = as_validation(validation_data, architecture)
-    checked = Fit(network, training, validation, **options)
-    hint_at_data(training.examples, architecture)
-    return checked.run()
+    architecture, ranks = network.architecture, as_ranks(comm)
+    with ranks.together():
+        training = as_part(X, Y, sample_weight, architecture)
+        validation = as_validation(validation_data, architecture)
+        checked = Fit(network, training, validation, ranks=ranks, **options)
+        if ranks.is_first:
+            hint_at_data(training.examples, architecture)
+    with ranks.together():
+        return checked.run()
 
 
 class Fit:
@@ -67,6 +73,8 @@ class Fit:
     validation : Part or None
     epochs, batch_size, ...
         As in `Network.fit`.
+    ranks : Alone, optional
+        The processes that make the same call.
 
     Attributes
     ----------
@@ -102,9 +110,11 @@ class Fit:
         verbose: bool,
         n_threads: int | None,
         resume: FilePath | None,
+        ranks: Alone = ALONE,
     ) -> None:
         architecture = network.architecture
         self.network = network
+        self._ranks = ranks
         self._epochs = as_integer("epochs", epochs, high=None)
         batch_size = as_integer("batch_size", batch_size)
         self._optimizer = optimizer = as_optimizer(optimizer)
@@ -131,6 +141,8 @@ class Fit:
         )
         self._given = as_callbacks(callbacks, ["loss", *self._evaluation.names], optimizer)
         self._callbacks, self._checkpoint = split_checkpoint(self._given)
+        if not ranks.is_first:
+            self._checkpoint = None
         if as_bool("verbose", verbose):
             self._callbacks.insert(0, verbose_callback())
         # The seed of dropout is drawn once nothing can be refused any more.
@@ -138,7 +150,7 @@ class Fit:
         n = training.n
         self._batch_size = batch_size if n is None else min(batch_size, n)
         settings: dict[str, Any] = {}
-        if self._checkpoint is not None or resume is not None:
+        if ranks.size > 1 or self._checkpoint is not None or resume is not None:
             settings = {
                 "batch_size": self._batch_size,
                 "shuffle": shuffle,
@@ -148,6 +160,7 @@ class Fit:
                 "validation_split": validation_split,
                 "metrics": tuple(metric.name for metric in checked_metrics) or None,
                 "training_metrics": training_metrics or None,
+                "reduction": ranks.reduction or None,
                 **optimizer_settings(optimizer),
                 **fingerprints("", training.examples, architecture.dtype, given_rows),
             }
@@ -160,6 +173,12 @@ class Fit:
         self._restore = None
         if resume is not None:
             self._restore = self._record.read(resume, network, optimizer, self._epochs)
+        if seed is None:
+            rng.bit_generator.state = ranks.on_first(lambda: rng.bit_generator.state)
+        if ranks.size > 1:
+            states = {"epochs": epochs, "state of seed": repr(rng.bit_generator.state)}
+            resumes = {"a file to resume from": self._restore is not None}
+            ranks.check_equal(network, optimizer, {**settings, **states, **resumes})
 
     @property
     def history(self) -> History:  # noqa: D102 - described in the class docstring
@@ -192,7 +211,8 @@ class Fit:
             As in `Network.fit`; or what a callback raised.
         """
         network, optimizer, record = self.network, self._optimizer, self._record
-        training, callbacks, checkpoint = self._training, self._callbacks, self._checkpoint
+        training, checkpoint, ranks = self._training, self._checkpoint, self._ranks
+        callbacks = self._callbacks
         if self._restore is None:
             record.begin()
         else:
@@ -201,20 +221,23 @@ class Fit:
         draw = record.draw_order if checkpoint else draw_order
         with (
             network.session(
-                training.n or UNKNOWN_N, batch_size=self._batch_size, n_threads=self._n_threads
+                training.n or UNKNOWN_N,
+                batch_size=ranks.rows_of(self._batch_size),
+                n_threads=self._n_threads,
             ) as session,
             writing(checkpoint, record, session, optimizer) as writer,
         ):
             session.watch(check)
             several = None
             # Only if no code of the user's runs in between: epochs may be repeated.
-            if self._epochs > 1 and not (callbacks or writer or self._evaluation.names):
+            is_watched = callbacks or writer or self._evaluation.names or ranks.size > 1
+            if self._epochs > 1 and not is_watched:
                 rate = optimizer.learning_rate
                 is_known = not callable(rate) or isinstance(rate, Schedule)
                 if is_known and network.architecture.custom_loss is None:
                     several = draw_orders if self._shuffle else orders_as_they_lie
             run = Run(
-                session,
+                ranks.steps(session),
                 optimizer,
                 training.data,
                 self._batch_size,
@@ -226,12 +249,14 @@ class Fit:
                 draw_orders=several,
             )
             for epoch in run.epochs(0 if record.is_finished else self._epochs):
-                metrics = self._evaluation.report(check)
+                metrics: dict[str, float] = {}
+                if self._evaluation.names:
+                    metrics = ranks.on_first(lambda: self._evaluation.report(check))
                 validation_loss = metrics.pop("validation_loss", None)
                 loss = epoch.loss / (training.weight or epoch.weight)
                 record.history.append(loss, validation_loss, metrics, epoch.seconds)
                 end = None
-                if callbacks:  # to create it takes a quarter of a small epoch
+                if callbacks or ranks.size > 1:  # to create it takes a quarter of a small epoch
                     end = EpochEnd(
                         epoch=epoch.number,
                         epochs=self._epochs,
@@ -243,13 +268,15 @@ class Fit:
                         network=network,
                         optimizer=optimizer,
                     )
-                    record.is_finished = any_stops(callbacks, end)
+                    record.is_finished = ranks.on_first(partial(any_stops, callbacks, end))
+                    ranks.follow_first(network, optimizer)
                 is_last = record.is_finished or epoch.number == self._epochs
                 if writer:
                     writer.end_epoch(is_last=is_last)
                 if is_last:
                     if end is not None:
                         end.finish()
+                        ranks.follow_first(network, optimizer)
                     break
                 if check is not None:
                     check()

@@ -44,8 +44,11 @@ from .typing import (
 )
 
 if TYPE_CHECKING:
+    import mpi4py.MPI
     import onnx
     import torch
+
+    from .distributed import Ranks
 
 __all__ = ["Network"]
 
@@ -963,6 +966,7 @@ class Network(Strict):
         verbose: bool = False,
         n_threads: int | None = None,
         resume: FilePath | None = None,
+        comm: mpi4py.MPI.Intracomm | Ranks | None = None,
     ) -> History:
         """Train by mini-batch gradient descent, equations (1) to (6), from the current parameters.
 
@@ -1037,8 +1041,11 @@ class Network(Strict):
             A file that `nncore.callbacks.Checkpoint` wrote in a run with the same data and
             arguments. Training continues from there with the same bits as if it had never been
             interrupted; if the file does not exist, it begins. Network, optimizer, the generator
-            `seed` and the callbacks' states become those of the checkpoint. `epochs`, `n_threads`
-            and `verbose` may differ.
+            `seed` and the callbacks' states become those of the checkpoint. `epochs`, `n_threads`,
+            `verbose` and the ranks of `comm` may differ.
+        comm : mpi4py.MPI.Intracomm or nncore.distributed.Ranks, optional
+            The processes that train this network together, on one or several machines, and all
+            make the same call. `nncore.distributed.Ranks` describes it.
 
         Returns
         -------
@@ -1057,6 +1064,8 @@ class Network(Strict):
             names file and row. Network and optimizer are as after the last complete step.
         KeyboardInterrupt
             Ctrl-C was pressed. Network and optimizer are as after the last complete step.
+        nncore.distributed.RankError
+            Another rank of `comm` raised an exception, which this one names.
 
         Examples
         --------
@@ -1087,4 +1096,5 @@ class Network(Strict):
             verbose=verbose,
             n_threads=n_threads,
             resume=resume,
+            comm=comm,
         )

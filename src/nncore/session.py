@@ -350,6 +350,7 @@ class Session:
         examples: Examples,
         scale: float,
         *,
+        rows: npt.NDArray[np.intp] | None = None,
         dropout_step: int | None = None,
         first_example: int = 0,
     ) -> float:
@@ -360,6 +361,8 @@ class Session:
         out : ndarray of shape (n_parameters,)
         examples : Examples
         scale : float
+        rows : ndarray of intp, optional
+            The examples that count, at least one; by default all.
         dropout_step : int, optional
             Drop the units of that step, by the options set with `use`.
         first_example : int, default 0
@@ -375,6 +378,7 @@ class Session:
             out,
             examples,
             scale,
+            rows=rows,
             dropout=dropout_step is not None,
             step=dropout_step or 0,
             first_example=first_example,
@@ -400,7 +404,7 @@ class Session:
         self._load(transposes=True)
         self._workspace.jacobian(out, examples)
 
-    def update(self, gradient: Array, weight: float) -> None:
+    def update(self, gradient: Array, weight: float) -> float:
         """Apply (6) for a given gradient, after `use`.
 
         Parameters
@@ -409,11 +413,16 @@ class Session:
             Of the mean loss, without L2 terms.
         weight : float
             The number of the examples behind it, or the sum of their weights.
+
+        Returns
+        -------
+        float
+            ‖W‖² before the step if the rule has a penalty, otherwise 0.
         """
         if self._schedule is not None:
             self._set_rates(1)
         self._is_ahead = True
-        self._workspace.update(gradient, weight)
+        return self._workspace.update(gradient, weight)
 
     def _set_rates(self, n_steps: int) -> None:
         """Set the learning rates of the next steps unless they are known."""

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._layout import Examples
+from .architecture import Architecture
 from .losses import loss_title
 from .optimizers import Optimizer, Rule
-from .session import NO_OPTIONS, Session, StepOptions
+from .session import NO_OPTIONS, StepOptions
 
 # For how long, in seconds and examples, a call of the session makes several epochs: so long that
 # a thread seldom waits for another one's Python, and so short that their orders stay in the cache.
@@ -32,6 +33,7 @@ __all__ = [
     "Piece",
     "Position",
     "Run",
+    "Steps",
 ]
 
 Order = npt.NDArray[np.intp]
@@ -82,6 +84,43 @@ class Piece(NamedTuple):
 
 
 Pieces = Generator[Piece, None, None]
+
+
+class Steps(Protocol):
+    """What makes the steps of a `Run`: a `Session`, or one of several processes.
+
+    `Session` describes the members.
+    """
+
+    architecture: Architecture
+    done: int
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    def use(  # noqa: D102
+        self, optimizer: Optimizer, rule: Rule, options: StepOptions = NO_OPTIONS
+    ) -> None: ...
+    def train(  # noqa: D102
+        self,
+        examples: Examples,
+        order: Order | None,
+        batch_size: int,
+        begin: int,
+        end: int,
+        sums: Floats,
+        *,
+        keep_going: bool = False,
+        scales: Floats | None = None,
+        epoch: int | None = None,
+    ) -> None: ...
+
+    # Methods, or attributes that are functions.
+    @property
+    def write_back(self) -> Callable[[], None]: ...  # noqa: D102
+    @property
+    def discard(self) -> Callable[[], None]: ...  # noqa: D102
+    @property
+    def is_finite(self) -> Callable[[], bool]: ...  # noqa: D102
 
 
 class Data(Protocol):
@@ -198,7 +237,7 @@ class Run:
 
     Parameters
     ----------
-    session : Session
+    session : Session or other Steps
         For batches of at least `batch_size`, within its ``with`` block.
     optimizer : Optimizer
     data : Data
@@ -228,7 +267,7 @@ class Run:
 
     def __init__(
         self,
-        session: Session,
+        session: Steps,
         optimizer: Optimizer,
         data: Data,
         batch_size: int,

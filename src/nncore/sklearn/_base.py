@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from .._arrays import first_nonfinite
 from .._checks import as_dropout
 from .._layout import SOURCES
+from ..distributed import Alone, as_ranks
 from ..network import Network
 from ..typing import LossName
 from ._architecture import (
@@ -212,6 +213,19 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
         incremental: bool = False,
         validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Any:
+        ranks = as_ranks(None)
+        with ranks.together():
+            return self._fit_on(ranks, X, y, sample_weight, incremental, validation)
+
+    def _fit_on(
+        self,
+        ranks: Alone,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        incremental: bool,
+        validation: tuple[Any, Any, Any],
+    ) -> Any:
         n_hidden = len(hidden_sizes(self.hidden_layer_sizes))
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, Y, labels = self._check_targets(X, y, incremental=incremental, reset=first)
@@ -227,11 +241,16 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
             )
         if self.solver == "lbfgs" and any(part is not None for part in validation):
             raise ValueError("X_val and y_val need solver='sgd' or 'adam', got solver='lbfgs'")
+        if self.solver == "lbfgs" and ranks.size > 1:
+            raise ValueError("several ranks need solver='sgd' or 'adam', got solver='lbfgs'")
         if scipy.sparse.issparse(X):
             X = X.tocsr()
 
         self.n_outputs_ = self._n_outputs(Y)
         self._random_state = check_random_state(self.random_state)
+        if self.random_state is None and ranks.size > 1:
+            seed = ranks.on_first(lambda: self._random_state.randint(2**31 - 1))
+            self._random_state = np.random.RandomState(seed)
         if first:
             dtype = X.dtype if self.dtype is None else np.dtype(self.dtype)
             self._new_network(X.shape[1], self.n_outputs_, dtype)
@@ -292,6 +311,8 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
                 "values and need to be preprocessed."
             )
         reports.end()
+        if ranks.size > 1 and reports.is_wanted():
+            ranks.follow_first(network, self._optimizer)
         return self
 
     def _n_outputs(self, Y: Array) -> int:

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from .._layout import Examples
 from ..network import Network
+from ..resuming import fingerprints
 from ..session import GRADIENT_BATCH
 from ..training import Piece, Pieces
 
@@ -74,6 +75,13 @@ class TrainingSet:
             rows = slice(first, min(first + step, self.n))
             examples = self._dense(rows if order is None else order[rows])
             yield Piece(examples, None, 0, examples.n)
+
+    def described(self) -> dict[str, str | None]:
+        """Return a short description of each array, to tell it from others."""
+        examples = self._examples
+        if examples is None:
+            examples = self._dense(np.linspace(0, self.n - 1, min(self.n, 64)).astype(np.intp))
+        return fingerprints("", examples, np.dtype(np.float64))
 
     def gradient(self, network: Network, out: Array, n_threads: int | None) -> float:
         """Set `out` to the gradient of the mean loss; return the mean loss."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils.optimize import _check_optimize_result
 
 from .._orders import shuffle
+from ..distributed import Alone, as_ranks
 from ..network import Network
 from ..session import StepOptions
 from ..training import Epoch, Position, Run
@@ -27,6 +29,14 @@ __all__ = ["FitMixin"]
 
 Array = npt.NDArray[Any]
 Order = npt.NDArray[np.intp]
+
+
+# The parameters that the ranks of a fit must have in common.
+_COMMON = (
+    "alpha", "batch_size", "beta_1", "beta_2", "early_stopping", "epsilon", "gradient_clipping",
+    "learning_rate", "learning_rate_init", "max_iter", "momentum", "n_iter_no_change",
+    "nesterovs_momentum", "power_t", "shuffle", "solver", "tol",
+)  # fmt: skip
 
 
 def _batch_size(wanted: int | str, n: int) -> int:
@@ -119,11 +129,15 @@ class FitMixin(ABC):
         if any(dropout):
             seed = int(self._random_state.randint(2**31 - 1))
             options = StepOptions(max_norm, dropout, seed)
+        ranks = as_ranks(None)
+        if ranks.size > 1:
+            ranks.check_equal(network, solver, self._settings(training))
         self.n_iter_ = 0
+        rows = ranks.rows_of(batch_size)
         try:
-            with network.session(n, batch_size=batch_size, n_threads=self.n_threads) as session:
+            with network.session(n, batch_size=rows, n_threads=self.n_threads) as session:
                 run = Run(
-                    session,
+                    ranks.steps(session),
                     solver,
                     training,
                     batch_size,
@@ -138,7 +152,7 @@ class FitMixin(ABC):
                     if not self.early_stopping:
                         self._watch_loss()
                     solver.end_epoch(self.t_)
-                    if self._stops(reports, validation_loss, epoch.seconds, network, solver):
+                    if self._stops(reports, validation_loss, epoch.seconds, network, solver, ranks):
                         break
                 else:
                     if not incremental:
@@ -149,9 +163,23 @@ class FitMixin(ABC):
                             stacklevel=2,
                         )
         except KeyboardInterrupt:
+            if ranks.size > 1:
+                raise
             warnings.warn("Training interrupted by user.", stacklevel=2)
         if self.early_stopping:
             network.parameters = self._best_parameters
+
+    @property
+    def _prints(self) -> bool:
+        return bool(self.verbose) and as_ranks(None).is_first
+
+    def _settings(self, training: TrainingSet) -> dict[str, Any]:
+        """Return what all ranks must have in common, besides network and solver."""
+        return {
+            **{name: repr(getattr(self, name)) for name in _COMMON},
+            "state of random_state": repr(self._random_state.get_state()),
+            **training.described(),
+        }
 
     def _note_epoch(self, epoch: Epoch, n: int, batch_size: int) -> None:
         """Set the attributes in which scikit-learn reports an epoch."""
@@ -166,7 +194,7 @@ class FitMixin(ABC):
         self.loss_ = float(shares @ means)
         self.t_ += n
         self.loss_curve_.append(self.loss_)
-        if self.verbose:
+        if self._prints:
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
 
     def _watch_loss(self) -> None:
@@ -190,7 +218,7 @@ class FitMixin(ABC):
             return loss
         score = self._validation_score(validation, outputs, loss)
         self.validation_scores_.append(score)
-        if self.verbose:
+        if self._prints:
             print(f"Validation score: {score:f}")
         if score < self.best_validation_score_ + self.tol:
             self._no_improvement_count += 1
@@ -224,12 +252,15 @@ class FitMixin(ABC):
         seconds: float,
         network: Network,
         solver: StochasticSolver,
+        ranks: Alone,
     ) -> bool:
         """Return whether a callback or a tolerance ends the fit after this epoch."""
-        if reports.is_wanted() and reports.iteration(
-            self.n_iter_, self.loss_, validation_loss, seconds, network
-        ):
-            return True
+        if reports.is_wanted():
+            values = self.n_iter_, self.loss_, validation_loss, seconds, network
+            stops = ranks.on_first(partial(reports.iteration, *values))
+            ranks.follow_first(network, solver)
+            if stops:
+                return True
         if self._no_improvement_count <= self.n_iter_no_change:
             return False
         what = "Validation score" if self.early_stopping else "Training loss"
@@ -237,7 +268,7 @@ class FitMixin(ABC):
             f"{what} did not improve more than tol={self.tol:f} for "
             f"{self.n_iter_no_change:d} consecutive epochs."
         )
-        if solver.stops(reason, self.verbose):
+        if solver.stops(reason, self._prints):
             return True
         self._no_improvement_count = 0
         return False

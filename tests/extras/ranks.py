@@ -1,0 +1,211 @@
+"""What the tests of several ranks run: ``mpiexec -n N python ranks.py NAME ARGUMENTS``.
+
+Rank 0 prints the values that the function NAME returned on every rank, as JSON.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+import nncore
+from nncore.callbacks import Checkpoint, EarlyStopping, ReduceOnPlateau
+from nncore.distributed import RankError, Ranks
+
+COMM = MPI.COMM_WORLD
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((203, 20)).astype(np.float32)
+Y = RNG.integers(0, 5, 203)
+WEIGHTS = RNG.random(203) * (np.arange(203) % 7 > 0)
+
+OPTIMIZERS: dict[str, Callable[[], nncore.Optimizer]] = {
+    "gradient descent": lambda: nncore.SGD(0.1),
+    "momentum": lambda: nncore.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "Adam": lambda: nncore.Adam(nncore.schedules.cosine(0.01, steps=30)),
+    "AMSGrad": lambda: nncore.Adam(0.01, amsgrad=True),
+    "AdamW": lambda: nncore.AdamW(0.01),
+    "RMSprop": lambda: nncore.RMSprop(0.003, momentum=0.5, centered=True),
+}
+
+
+class SquaredLoss:
+    def value(self, A: npt.NDArray[Any], T: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if COMM.rank == self.fails_on:
+            raise OverflowError("too much")
+        result: npt.NDArray[Any] = 0.5 * ((A - T) ** 2).sum(axis=1)
+        return result
+
+    def delta(self, A: npt.NDArray[Any], T: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        difference: npt.NDArray[Any] = A - T
+        return difference
+
+    def __init__(self, fails_on: int = -1) -> None:
+        self.fails_on = fails_on
+
+
+class DyingLoss(SquaredLoss):
+    def __init__(self, dies_at: int) -> None:
+        super().__init__()
+        self.calls_left = dies_at
+
+    def value(self, A: npt.NDArray[Any], T: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        self.calls_left -= 1
+        if self.calls_left == 0 and COMM.rank == COMM.size - 1:
+            os.kill(os.getpid(), 9)
+        return super().value(A, T)
+
+
+def network(dtype: str = "float32") -> nncore.Network:
+    sizes = [20, 33, 17, 5]
+    return nncore.Network(sizes, loss="cross_entropy", dtype=dtype, seed=0)  # type: ignore[arg-type]
+
+
+def checksum(*arrays: npt.NDArray[Any]) -> int:
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(array.tobytes(), total)
+    return total
+
+
+def optimizers(comm: Any = COMM) -> dict[str, Any]:
+    """Each optimizer with weights, dropout, clipping, threads, validation and metrics."""
+    results = {}
+    for name, optimizer in OPTIMIZERS.items():
+        net = network()
+        history = net.fit(
+            X, Y, epochs=3, batch_size=50, optimizer=optimizer(), seed=1, sample_weight=WEIGHTS,
+            dropout=0.2, gradient_clipping=0.5, validation_split=0.2, metrics=["accuracy"],
+            n_threads=1 + COMM.rank % 2, comm=comm,
+        )  # fmt: skip
+        results[name] = [
+            checksum(net.parameters),
+            history.loss,
+            history.metrics["validation_accuracy"],
+        ]
+    return results
+
+
+def others(comm: Any = COMM) -> dict[str, Any]:
+    """What else fits have: losses of users, callbacks that change the network, no seed."""
+    results: dict[str, Any] = {}
+    net = nncore.Network([20, 5], loss=SquaredLoss(), output_activation="identity", seed=0)
+    history = net.fit(X, np.eye(5)[Y], epochs=2, seed=0, shuffle=False, comm=comm)
+    results["loss of a user"] = [checksum(net.parameters), history.loss]
+
+    net, optimizer = network("float64"), nncore.Adam(0.1)
+    callbacks: Any = [EarlyStopping("loss", patience=2), ReduceOnPlateau("loss", patience=1)]
+    history = net.fit(
+        X, Y, epochs=20, batch_size=203, optimizer=optimizer, seed=1, callbacks=callbacks,
+        dropout=0.5, comm=comm,
+    )  # fmt: skip
+    results["callbacks"] = [checksum(net.parameters), history.loss, optimizer.learning_rate]
+
+    net = network()
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/X.npy", X)
+        history = net.fit(f"{folder}/X.npy", Y, epochs=2, batch_size=50, seed=1, comm=comm)
+    results["file"] = [checksum(net.parameters), history.loss]
+
+    from nncore.sklearn import MLPClassifier
+
+    with Ranks(COMM) if comm is not None else warnings.catch_warnings():
+        for solver in ("sgd", "adam"):
+            estimator = MLPClassifier(
+                (30,), solver=solver, max_iter=4, n_iter_no_change=4, alpha=0.1, random_state=0,
+                early_stopping=solver == "adam", dropout=0.1,
+            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                estimator.fit(X, Y)
+            results[solver] = [checksum(*estimator.coefs_), estimator.loss_curve_]
+    return results
+
+
+def fits() -> dict[str, Any]:
+    return optimizers() | others()
+
+
+def fits_without_comm() -> dict[str, Any]:
+    return optimizers(None) | others(None)
+
+
+def special() -> dict[str, Any]:
+    """Fits without a seed, with the fast reduction, and one that diverges."""
+    results: dict[str, Any] = {}
+    net = network()
+    net.fit(X, Y, epochs=2, comm=COMM)
+    results["without seed"] = checksum(net.parameters)
+    exact, net = network("float64"), network("float64")
+    exact.fit(X, Y, epochs=3, batch_size=50, seed=1, comm=COMM)
+    net.fit(X, Y, epochs=3, batch_size=50, seed=1, comm=Ranks(COMM, "fast"))
+    results["fast"] = checksum(net.parameters)
+    results["error"] = float(np.abs(net.parameters - exact.parameters).max())
+    try:
+        network().fit(X, Y, epochs=3, optimizer=nncore.SGD(1e30), seed=0, comm=COMM)
+    except nncore.DivergenceError as error:
+        results["divergence"] = str(error)
+    return results
+
+
+def resumed(path: str, dies_at: str) -> list[Any]:
+    """Write checkpoints until the last rank kills itself in one of its calls of the loss."""
+    net = nncore.Network([20, 33, 5], loss=DyingLoss(int(dies_at)), output_activation="identity",
+                         seed=0)  # fmt: skip
+    history = net.fit(
+        X, np.eye(5)[Y], epochs=5, batch_size=50, optimizer=nncore.Adam(0.01), seed=1, dropout=0.2,
+        callbacks=[Checkpoint(path, every_steps=3), EarlyStopping("loss")], comm=COMM, resume=path,
+    )  # fmt: skip
+    return [checksum(net.parameters), history.loss]
+
+
+def fails(**options: Any) -> str:
+    """Return the error of a fit with these arguments."""
+    net = options.pop("network", None) or network()
+    before = net.copy_parameters()
+    try:
+        net.fit(**({"X": X, "Y": Y, "epochs": 2, "seed": 0, "comm": COMM} | options))
+    except (OverflowError, RankError, ValueError) as error:
+        unchanged = np.array_equal(before, net.parameters)
+        return f"{type(error).__name__}: {error}" + " (unchanged)" * unchanged
+    return "no error"
+
+
+def too_much(*arguments: object) -> float:
+    raise OverflowError("too much")
+
+
+def errors() -> dict[str, str]:
+    """Arguments that the last rank has others of, and exceptions on one rank."""
+    is_last = COMM.rank == COMM.size - 1
+    other = network()
+    other.parameters[3] += is_last
+    loss = SquaredLoss(COMM.size - 1)
+    custom = nncore.Network([20, 5], loss=loss, output_activation="identity", seed=0)
+    return {
+        "batch_size": fails(batch_size=50 + is_last),
+        "seed": fails(seed=int(is_last)),
+        "X": fails(X=X + is_last),
+        "network.parameters": fails(network=other),
+        "optimizer.learning_rate": fails(optimizer=nncore.SGD(0.1 + is_last)),
+        "reduction": fails(comm=Ranks(COMM, "fast" if is_last else "exact")),
+        "argument": fails(epochs=-1 if is_last else 2),
+        "loss": fails(network=custom, Y=np.eye(5)[Y]),
+        "callback": fails(callbacks=[too_much]),
+        "metric": fails(validation_split=0.2, metrics={"mine": too_much}),
+    }
+
+
+if __name__ == "__main__":
+    result = globals()[sys.argv[1]](*sys.argv[2:])
+    gathered = COMM.gather(result, root=0)
+    if COMM.rank == 0:
+        print(json.dumps(gathered))
