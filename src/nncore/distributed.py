@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import one_of
+from ._checks import as_bool, one_of
 from ._kernels import KERNELS
 from ._threads import beside
 from .parallel_steps import ParallelSteps, most_rows
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["ALONE", "Alone", "RankError", "Ranks", "as_ranks"]
 
 T = TypeVar("T")
+
+_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class RankError(RuntimeError):
@@ -60,11 +63,14 @@ class Alone:
         Whether this is the process that runs callbacks and writes checkpoints.
     reduction : str
         How the gradients of parts of a batch are added; empty for batches without parts.
+    n_shards : int
+        How many processes have rows of their own; 1 if all have the same.
     """
 
     size = 1
     is_first = True
     reduction = ""
+    n_shards = 1
 
     def together(self) -> AbstractContextManager[None]:
         """Return a context in which an exception of one rank ends the block on all of them."""
@@ -79,6 +85,14 @@ class Alone:
 
     def follow_first(self, network: Network, optimizer: Optimizer) -> None:
         """Give the ranks the first one's parameters and learning rate after its callbacks."""
+
+    def share_of(self, batch_size: int) -> int:
+        """Return how many examples of a batch come from the rows of this process."""
+        return batch_size
+
+    def merged(self, fingerprints: Mapping[str, str | None]) -> Mapping[str, str | None]:
+        """Return what tells the data of all processes from others."""
+        return fingerprints
 
     def rows_of(self, batch_size: int) -> int:
         """Return the most examples of a batch that a session takes at a time."""
@@ -111,6 +125,12 @@ class Ranks(Alone):
     reduction : {"exact", "fast"}, default "exact"
         "fast" leaves the sum of the ranks' gradients to MPI's Allreduce. Its bits depend on the
         number of ranks.
+    sharded : bool, default False
+        Whether each rank has rows of its own, the same number on all of them, instead of all rows.
+        Every batch then has the same number of examples of each rank, which `batch_size` must be a
+        multiple of, and the examples are shuffled within each rank's rows. There are no
+        `sample_weight`, `validation_split`, `training_metrics` and estimators, and
+        `validation_data` are the same on all ranks.
 
     Raises
     ------
@@ -128,7 +148,13 @@ class Ranks(Alone):
     other ranks get its results. If a rank raises an exception, the others raise `RankError`.
     """
 
-    def __init__(self, comm: Any, reduction: Literal["exact", "fast"] = "exact") -> None:
+    def __init__(
+        self,
+        comm: Any,
+        reduction: Literal["exact", "fast"] = "exact",
+        *,
+        sharded: bool = False,
+    ) -> None:
         try:
             from mpi4py import MPI
         except ModuleNotFoundError:
@@ -143,6 +169,7 @@ class Ranks(Alone):
         self._comm = comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.is_first = self.rank == 0
+        self.n_shards = self.size if as_bool("sharded", sharded) else 1
         self._failed = np.zeros(1, dtype=np.int8), np.zeros(self.size, dtype=np.int8)
         self._is_exchanging = False
         self._sharing = self._processes_on_same_cores(MPI)
@@ -177,6 +204,12 @@ class Ranks(Alone):
                 raise
             self.agree()
 
+    @staticmethod
+    def wait(request: Any) -> None:
+        """Wait for a non-blocking call, and leave the processor to ranks that need it meanwhile."""
+        while not request.Test():
+            _yield()
+
     @contextmanager
     def exchanging(self) -> Generator[None]:
         """Mark the part of a step in which ranks depend on each other's messages."""
@@ -199,7 +232,7 @@ class Ranks(Alone):
     def _first_failure(self, *, failed: bool) -> int | None:
         mine, all_of_them = self._failed
         mine[0] = failed
-        self._comm.Allgather(mine, all_of_them)
+        self.wait(self._comm.Iallgather(mine, all_of_them))
         return int(np.argmax(all_of_them)) if all_of_them.any() else None
 
     def _fail(self, error: BaseException) -> None:
@@ -254,7 +287,28 @@ class Ranks(Alone):
         if not self.is_first:
             network.parameters = parameters
 
+    def share_of(self, batch_size: int) -> int:  # noqa: D102
+        if batch_size % self.n_shards:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.n_shards} ranks, got {batch_size}"
+            )
+        return batch_size // self.n_shards
+
+    def merged(  # noqa: D102
+        self, fingerprints: Mapping[str, str | None]
+    ) -> Mapping[str, str | None]:
+        if self.n_shards == 1:
+            return fingerprints
+        self.agree()
+        shards = self._comm.allgather(fingerprints)
+        return {
+            name: None if first is None else "; ".join(str(shard[name]) for shard in shards)
+            for name, first in fingerprints.items()
+        }
+
     def rows_of(self, batch_size: int) -> int:  # noqa: D102
+        if self.n_shards > 1:
+            return batch_size
         return most_rows(self.reduction, self.size, batch_size)
 
     def steps(self, session: Session) -> Steps:  # noqa: D102

@@ -31,7 +31,7 @@ from .resuming import (
 )
 from .schedules import Schedule
 from .session import StepOptions
-from .streams import Stream
+from .streams import Stream, Streamed
 from .training import Run
 from .typing import ExamplesLike, Metrics, OptimizerName
 
@@ -147,12 +147,21 @@ class Fit:
             self._callbacks.insert(0, verbose_callback())
         # The seed of dropout is drawn once nothing can be refused any more.
         options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
-        n = training.n
+        n, batch_size = training.n, ranks.share_of(batch_size)
         self._batch_size = batch_size if n is None else min(batch_size, n)
+        if ranks.n_shards > 1:
+            if isinstance(training.examples, Streamed):
+                raise ValueError("ranks with shards need arrays or files, got a stream")
+            weighted = training.examples.arrays[2] is not None
+            if weighted or validation_split is not None or training_metrics:
+                raise ValueError(
+                    "sample_weight, validation_split and training_metrics need the same rows on "
+                    "all ranks, got ranks with shards"
+                )
         settings: dict[str, Any] = {}
         if ranks.size > 1 or self._checkpoint is not None or resume is not None:
             settings = {
-                "batch_size": self._batch_size,
+                "batch_size": self._batch_size * ranks.n_shards,
                 "shuffle": shuffle,
                 "seed": seed if isinstance(seed, (int, np.integer)) else None,
                 "dropout": options.dropout,
@@ -162,7 +171,7 @@ class Fit:
                 "training_metrics": training_metrics or None,
                 "reduction": ranks.reduction or None,
                 **optimizer_settings(optimizer),
-                **fingerprints("", training.examples, architecture.dtype, given_rows),
+                **ranks.merged(fingerprints("", training.examples, architecture.dtype, given_rows)),
             }
             if validation is not None:
                 settings |= fingerprints("validation ", validation.examples, architecture.dtype)
@@ -176,7 +185,11 @@ class Fit:
         if seed is None:
             rng.bit_generator.state = ranks.on_first(lambda: rng.bit_generator.state)
         if ranks.size > 1:
-            states = {"epochs": epochs, "state of seed": repr(rng.bit_generator.state)}
+            states = {
+                "rows": training.n,
+                "epochs": epochs,
+                "state of seed": repr(rng.bit_generator.state),
+            }
             resumes = {"a file to resume from": self._restore is not None}
             ranks.check_equal(network, optimizer, {**settings, **states, **resumes})
 
@@ -253,7 +266,8 @@ class Fit:
                 if self._evaluation.names:
                     metrics = ranks.on_first(lambda: self._evaluation.report(check))
                 validation_loss = metrics.pop("validation_loss", None)
-                loss = epoch.loss / (training.weight or epoch.weight)
+                own_weight = training.weight if ranks.n_shards == 1 else None
+                loss = epoch.loss / (own_weight or epoch.weight)
                 record.history.append(loss, validation_loss, metrics, epoch.seconds)
                 end = None
                 if callbacks or ranks.size > 1:  # to create it takes a quarter of a small epoch
@@ -264,7 +278,7 @@ class Fit:
                         validation_loss=validation_loss,
                         metrics=metrics,
                         seconds=epoch.seconds,
-                        n_examples=epoch.n,
+                        n_examples=epoch.n * ranks.n_shards,
                         network=network,
                         optimizer=optimizer,
                     )

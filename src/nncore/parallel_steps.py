@@ -80,6 +80,17 @@ class TreeSum:
             first, count, vector = left_first, 2 * count, left
         self.nodes.append((first, count, vector))
 
+    def total(self) -> Array:
+        """Return the sum of all nodes, of which there may be several if leaves are no power of 2.
+
+        Earlier vectors are overwritten.
+        """
+        _, _, total = self.nodes[-1]
+        for _, _, left in reversed(self.nodes[:-1]):
+            left += total
+            total = left
+        return total
+
 
 class _Plan:
     """Who computes what of a batch with so many examples.
@@ -92,10 +103,13 @@ class _Plan:
         The subtrees that each rank's parts add up to: first leaf and number of leaves.
     """
 
-    def __init__(self, n_rows: int, total: int, rank: int, size: int) -> None:
-        self.total = total
-        bounds = _shares(n_rows, total)
-        leaves = _shares(total, size)
+    def __init__(self, n_rows: int, ranks: Ranks) -> None:
+        rank, size = ranks.rank, ranks.size
+        is_shared = ranks.n_shards == 1
+        in_tree = ranks.reduction == "exact" and is_shared
+        self.total = n_parts(n_rows) if in_tree else size
+        leaves = _shares(self.total, size)
+        bounds = _shares(n_rows, self.total) if is_shared else [(0, n_rows)] * size
         self.parts = [(i, *bounds[i]) for i in range(*leaves[rank])]
         # Two numbers for each part.
         self.counts = [2 * (end - begin) for begin, end in leaves]
@@ -130,6 +144,7 @@ class ParallelSteps:
         self.is_finite = session.is_finite
         self.done = 0
         self._session, self._ranks, self._comm = session, ranks, comm
+        self._wait = ranks.wait
         self._plans: dict[int, _Plan] = {}
         self._step = 0
         n, dtype = self.architecture.n_parameters, self.architecture.dtype
@@ -169,11 +184,13 @@ class ParallelSteps:
         for i, (first, last) in enumerate(_batches(begin, end, batch_size, epoch)):
             rows = np.arange(first, last) if order is None else order[first:last]
             plan = self._plan(len(rows))
-            own_sums, tree = self._gradients(examples, rows, plan)
+            # Dropout depends on the place in the whole batch.
+            place = self._ranks.rank * batch_size if self._ranks.n_shards > 1 else 0
+            own_sums, tree = self._gradients(examples, rows, plan, place)
             self._ranks.agree()
             with self._ranks.exchanging():
                 losses = np.empty((plan.total, 2))
-                self._comm.Allgatherv(own_sums, [losses, plan.counts])
+                self._wait(self._comm.Iallgatherv(own_sums, [losses, plan.counts]))
                 loss, weight = losses.sum(axis=0).tolist()
                 sums[i] = loss, weight, 0
                 makes_step = math.isfinite(loss) or keep_going
@@ -189,12 +206,12 @@ class ParallelSteps:
     def _plan(self, n_rows: int) -> _Plan:
         plan = self._plans.get(n_rows)
         if plan is None:
-            size = self._ranks.size
-            total = size if self._ranks.reduction == "fast" else n_parts(n_rows)
-            plan = self._plans[n_rows] = _Plan(n_rows, total, self._ranks.rank, size)
+            plan = self._plans[n_rows] = _Plan(n_rows, self._ranks)
         return plan
 
-    def _gradients(self, examples: Examples, rows: Rows, plan: _Plan) -> tuple[Array, TreeSum]:
+    def _gradients(
+        self, examples: Examples, rows: Rows, plan: _Plan, place: int
+    ) -> tuple[Array, TreeSum]:
         """Return loss and weight of each part of this rank, and the tree of their gradients."""
         weights = examples.arrays[2]
         sums, tree = np.empty((len(plan.parts), 2)), TreeSum()
@@ -203,7 +220,12 @@ class ParallelSteps:
             out = self._vector(len(tree.nodes))
             if len(part):
                 row[0] = self._session.gradient(
-                    out, examples, 1.0, rows=part, dropout_step=self._step, first_example=begin
+                    out,
+                    examples,
+                    1.0,
+                    rows=part,
+                    dropout_step=self._step,
+                    first_example=place + begin,
                 )
             else:
                 row[0], out[:] = 0, 0
@@ -225,17 +247,16 @@ class ParallelSteps:
         """
         if self._ranks.reduction == "fast":
             total = self._vector(0)
-            self._comm.Allreduce(self._in_place, total)
+            self._wait(self._comm.Iallreduce(self._in_place, total))
             np.multiply(total, scale, out=self._mean)
             return
         root = tree
         if self._ranks.size > 1:
             root = self._exchange_slices(tree, plan)
-        (_, _, total), *_ = root.nodes
-        np.multiply(total, scale, out=self._mean[self._own])
+        np.multiply(root.total(), scale, out=self._mean[self._own])
         if self._ranks.size > 1:
             counts = [end - begin for begin, end in self._slices]
-            self._comm.Allgatherv(self._in_place, [self._mean, counts])
+            self._wait(self._comm.Iallgatherv(self._in_place, [self._mean, counts]))
 
     def _exchange_slices(self, tree: TreeSum, plan: _Plan) -> TreeSum:
         """Return the tree of all ranks' nodes for this rank's slice."""
@@ -246,13 +267,16 @@ class ParallelSteps:
         if len(self._received) < plan.rounds:
             self._received = np.empty((plan.rounds, size, own), dtype=self._mean.dtype)
         nothing = [0] * size
-        for i, received in enumerate(self._received[: plan.rounds]):
-            # The ranks may have different numbers of nodes.
-            has_node = i < len(tree.nodes)
-            self._comm.Alltoallv(
-                [self._vector(i), (lengths if has_node else nothing, begins)],
+        # The ranks may have different numbers of nodes.
+        requests = [
+            self._comm.Ialltoallv(
+                [self._vector(i), (lengths if i < len(tree.nodes) else nothing, begins)],
                 [received, [own * (i < len(nodes)) for nodes in plan.nodes]],
             )
+            for i, received in enumerate(self._received[: plan.rounds])
+        ]
+        for request in requests:
+            self._wait(request)
         combined, places = TreeSum(), [0] * plan.rounds
         for nodes in plan.nodes:
             for i, (first, count) in enumerate(nodes):

@@ -138,6 +138,19 @@ def fits_without_comm() -> dict[str, Any]:
     return optimizers(None) | others(None)
 
 
+def shards() -> float:
+    """Return the difference between a fit on shards and one on batches of all of their rows."""
+    options = dict[str, Any](epochs=2, dropout=0.3, seed=0, shuffle=False)
+    rows = np.arange(60 * COMM.size).reshape(COMM.size, 60) % len(X)
+    own, net, alone = rows[COMM.rank], network("float64"), network("float64")
+    batch_size, ranks = 10 * COMM.size, Ranks(COMM, sharded=True)
+    history = net.fit(X[own], Y[own], batch_size=batch_size, comm=ranks, **options)
+    batches = rows.reshape(COMM.size, 6, 10).swapaxes(0, 1).reshape(-1)
+    expected = alone.fit(X[batches], Y[batches], batch_size=batch_size, **options)
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-12)
+    return float(np.abs(net.parameters - alone.parameters).max())
+
+
 def special() -> dict[str, Any]:
     """Fits without a seed, with the fast reduction, and one that diverges."""
     results: dict[str, Any] = {}
@@ -149,6 +162,7 @@ def special() -> dict[str, Any]:
     net.fit(X, Y, epochs=3, batch_size=50, seed=1, comm=Ranks(COMM, "fast"))
     results["fast"] = checksum(net.parameters)
     results["error"] = float(np.abs(net.parameters - exact.parameters).max())
+    results["shards"] = shards()
     try:
         network().fit(X, Y, epochs=3, optimizer=nncore.SGD(1e30), seed=0, comm=COMM)
     except nncore.DivergenceError as error:
@@ -200,6 +214,13 @@ def errors() -> dict[str, str]:
         "argument": fails(epochs=-1 if is_last else 2),
         "loss": fails(network=custom, Y=np.eye(5)[Y]),
         "callback": fails(callbacks=[too_much]),
+        "shards of different length": fails(
+            X=X[is_last:], Y=Y[is_last:], batch_size=30, comm=Ranks(COMM, sharded=True)
+        ),
+        "batches of shards": fails(batch_size=31, comm=Ranks(COMM, sharded=True)),
+        "weights of shards": fails(
+            batch_size=30, sample_weight=WEIGHTS, comm=Ranks(COMM, sharded=True)
+        ),
         "metric": fails(validation_split=0.2, metrics={"mine": too_much}),
     }
 

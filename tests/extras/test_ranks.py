@@ -65,6 +65,24 @@ def test_fast_reduction_differs_by_rounding_only() -> None:
     assert results[0]["error"] < 1e-9
 
 
+def test_shards_make_the_batches_that_their_rows_together_make() -> None:
+    assert max(result["shards"] for result in run(3, "special")) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("shards of different length", "ValueError: rows must be the same on all ranks, got "),
+        ("batches of shards", "ValueError: batch_size must be a multiple of the 3 ranks, got 31"),
+        ("weights of shards", "ValueError: sample_weight, validation_split and training_metrics "),
+    ],
+)
+def test_shards_that_do_not_fit_are_refused_before_anything_changes(what: str, text: str) -> None:
+    (error,) = {result[what] for result in run(3, "errors")}
+    assert error.startswith(text)
+    assert error.endswith("(unchanged)")
+
+
 def test_divergence_is_the_same_error_on_all_ranks() -> None:
     (text,) = {result["divergence"] for result in run(3, "special")}
     assert "became NaN or infinite in epoch 1" in text

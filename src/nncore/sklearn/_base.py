@@ -243,6 +243,8 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
             raise ValueError("X_val and y_val need solver='sgd' or 'adam', got solver='lbfgs'")
         if self.solver == "lbfgs" and ranks.size > 1:
             raise ValueError("several ranks need solver='sgd' or 'adam', got solver='lbfgs'")
+        if ranks.n_shards > 1:
+            raise ValueError("estimators need the same rows on all ranks, got ranks with shards")
         if scipy.sparse.issparse(X):
             X = X.tocsr()
 
