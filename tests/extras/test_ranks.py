@@ -19,7 +19,7 @@ MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.envir
 if MPIEXEC is None:
     pytest.skip("MPI has no mpiexec here", allow_module_level=True)
 
-PROGRAM = Path(__file__).with_name("ranks.py")
+PROGRAM = Path(__file__).with_name("rank_program.py")
 
 
 def start(n: int, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What the tests of several ranks run: ``mpiexec -n N python ranks.py NAME ARGUMENTS``.
+"""What the tests of several ranks run: ``mpiexec -n N python rank_program.py NAME ARGUMENTS``.
 
 Rank 0 prints the values that the function NAME returned on every rank, as JSON.
 """
