@@ -289,23 +289,6 @@ def is_near_a_kink(net: nncore.Network, X: Array) -> bool:
     return any(np.abs(z).min() <= 0.01 for z in kinked)
 
 
-def central_differences(f: Callable[[], Any], x: Array) -> Array:
-    """Return ∂f/∂x_i in row i, for every element of x, which f reads."""
-
-    def slope(i: int, h: float) -> Any:
-        at, values = x.flat[i], []
-        for shifted in (at + h, at - h):
-            x.flat[i] = shifted
-            values.append(f())
-        x.flat[i] = at
-        return (values[0] - values[1]) / (2 * h)
-
-    # Combine differences of h and 2 h so that their errors of order h² cancel: with this h what is
-    # left is some 1e-12, from the rounding of f and the order of h⁴.
-    h = 2e-4
-    return np.array([(4 * slope(i, h) - slope(i, 2 * h)) / 3 for i in range(x.size)])
-
-
 def snapshot(*things: Any) -> list[Any]:
     """Return everything that a refused call must not change."""
     states: list[Any] = []

@@ -12,7 +12,6 @@ from helpers import (
     Setting,
     Twin,
     assert_layers_close,
-    central_differences,
     data,
     is_near_a_kink,
     make,
@@ -22,6 +21,7 @@ from helpers import (
 )
 
 import nncore
+from nncore.selftest import central_differences
 
 DType = np.dtype[Any]
 

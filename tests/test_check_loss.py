@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from custom_losses import Array, ClassLoss, Custom, residual, squared_error
-from kernel_cases import ERRORS
 
 import nncore
 from nncore import reference
+from nncore._kernel_calls import ERRORS
 from nncore.architecture import ACTIVATIONS
 from nncore.enums import Activation, Loss
 

@@ -10,19 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from custom_losses import Array, ClassLoss, Custom, Recorder, residual, squared_error
-from helpers import (
-    HIDDEN,
-    OPTIMIZERS,
-    Twin,
-    assert_layers_close,
-    central_differences,
-    data,
-    is_near_a_kink,
-    make,
-    rtol,
-)
+from helpers import HIDDEN, OPTIMIZERS, Twin, assert_layers_close, data, is_near_a_kink, make, rtol
 
 import nncore
+from nncore.selftest import central_differences
 
 DType = np.dtype[Any]
 

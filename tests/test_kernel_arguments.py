@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_cases import CALLS, Call, DType, copies
+from kernel_cases import DType, copies
 from numpy.testing import assert_array_equal
 
 from nncore import _kernels, _layout
+from nncore._kernel_calls import CALLS, Call
 from nncore.enums import Activation, Loss
 
 

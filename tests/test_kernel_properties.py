@@ -7,25 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_cases import (
-    CALLS,
-    COUNTS,
-    ELEMENTWISE,
-    KEPT,
-    PAIRS,
-    SHAPES,
-    Array,
-    Call,
-    Close,
-    DType,
-    copies,
-    each,
-    every_call,
-    normal,
-)
+from kernel_cases import COUNTS, Array, Close, DType, copies, each, every_call, normal
 from numpy.testing import assert_array_equal
 
 from nncore import _kernels, reference
+from nncore._kernel_calls import CALLS, ELEMENTWISE, KEPT, PAIRS, SHAPES, Call
 from nncore.enums import Activation, Loss
 
 # exp, log and first_beyond

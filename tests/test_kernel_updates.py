@@ -5,15 +5,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from kernel_cases import (
-    COUNTS,
-    SHAPES,
-    Close,
-    DType,
-    normal,
-    wide,
-)
+from kernel_cases import COUNTS, Close, DType, normal, wide
 from numpy.testing import assert_array_equal
+
+from nncore._kernel_calls import SHAPES
 
 # (6)
 

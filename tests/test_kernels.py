@@ -7,11 +7,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from kernel_cases import (
-    ELEMENTWISE,
-    ERRORS,
-    KEPT,
-    PAIRS,
-    SHAPES,
     SIGMA,
     Array,
     Close,
@@ -25,6 +20,7 @@ from kernel_cases import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
+from nncore._kernel_calls import ELEMENTWISE, ERRORS, KEPT, PAIRS, SHAPES
 from nncore.enums import Activation, Loss
 
 # (1)

@@ -357,7 +357,9 @@ def test_command_is_installed() -> None:
     assert command.load() is main
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["demo", "--help"], ["info", "--help"], ["selftest", "--help"]]
+)
 def test_help_is_printed(run: Run, argv: list[str]) -> None:
     status, out, err = run(*argv)
     assert (status, err) == (0, "")
@@ -393,7 +395,8 @@ def test_info_names_versions_blas_threads_and_cpu(
     for package in ("nncore", "NumPy", "SciPy", "threadpoolctl"):
         assert facts[package] == version(package.lower())
     assert facts["Python"].startswith(sys.version.split()[0])
-    assert {"BLAS", "CPU", "CPU features"} <= facts.keys()
+    assert {"BLAS", "CPU", "CPU features", "caches"} <= facts.keys()
+    assert facts["build"].startswith(_kernels.COMPILER)
     assert facts["CPU threads"].startswith(str(os.cpu_count()))
     assert facts["kernels"].startswith(_kernels.KERNELS)
     assert "OPENBLAS_NUM_THREADS=1" in facts["environment"]
@@ -422,6 +425,13 @@ def test_info_shows_the_blas_of_scipy_not_that_of_numpy(
         assert program._scipy_blas() == expected
         _, out, _ = run("info")
         assert (expected["version"] if expected else "not recognised by threadpoolctl") in out
+
+
+def test_info_says_why_the_kernels_were_chosen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNCORE_KERNELS", _kernels.KERNELS)
+    assert "set by NNCORE_KERNELS" in run("info")[1]
+    monkeypatch.delenv("NNCORE_KERNELS")
+    assert "the widest vectors of this CPU" in run("info")[1]
 
 
 def test_info_works_without_proc_cpuinfo(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from helpers import (
     Array,
     Twin,
     assert_layers_close,
-    central_differences,
     data,
     is_near_a_kink,
     make,
@@ -23,6 +22,7 @@ from helpers import (
 
 import nncore
 from nncore._layout import Examples
+from nncore.selftest import central_differences
 
 DType = np.dtype[Any]
 

@@ -6,10 +6,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from kernel_cases import CALLS, COUNTS, PAIRS, DType, outputs_and_targets, weights_or_none
+from kernel_cases import COUNTS, DType, outputs_and_targets, weights_or_none
 from numpy.testing import assert_array_equal
 
 from nncore import _kernels, kernels
+from nncore._kernel_calls import CALLS, PAIRS
 from nncore.enums import Activation, Loss
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Array, Twin, assert_layers_close, data, make, make_lively
-from kernel_cases import SLOPED, Close, DType, each, normal, wide
+from kernel_cases import Close, DType, each, normal, wide
 from numpy.testing import assert_array_equal
 
 import nncore
 from nncore import reference
+from nncore._kernel_calls import SLOPED
 from nncore._kernels import KERNELS
 from nncore.enums import Activation, Loss, range_of
 

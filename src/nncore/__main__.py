@@ -1,4 +1,4 @@
-"""The command ``nncore``, also ``python -m nncore``: a demo, and a report about the machine."""
+"""The command ``nncore``, also ``python -m nncore``: a demo, a report and a self-test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import platform
 import re
 import shutil
 import sys
+import sysconfig
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +21,9 @@ import numpy.typing as npt
 import scipy
 import threadpoolctl
 
-from nncore import SGD, DivergenceError, EpochEnd, Network
-from nncore._kernels import KERNELS, available
+from nncore import SGD, DivergenceError, EpochEnd, Network, selftest
+from nncore._caches import l2_bytes
+from nncore._kernels import COMPILER, KERNELS, STABLE_ABI, available
 from nncore._threads import available_threads
 from nncore.datasets import load_digits, load_mnist
 
@@ -41,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 2 without a command, 130 after Ctrl-C, 141 after a broken pipe.
+        0 on success, 1 if the self-test fails, 2 without a command, 130 after Ctrl-C, 141 after a
+        broken pipe.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if "run" not in arguments:
                 parser.print_help(sys.stderr)
                 return 2
-            arguments.run(arguments)
+            status: int = arguments.run(arguments)
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Otherwise Python's flush at exit would raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return 0
+    return status
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -77,7 +81,7 @@ class _OneLineParser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="nncore", description="Train neural networks fast on a CPU.")
     parser.add_argument("--version", action="version", version=f"nncore {version('nncore')}")
-    commands = parser.add_subparsers(metavar="{demo,info}")
+    commands = parser.add_subparsers(metavar="{demo,info,selftest}")
 
     demo = commands.add_parser(
         "demo",
@@ -138,10 +142,18 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser(
         "info",
-        help="print versions, BLAS, threads and CPU features",
+        help="print versions, the build, and what was chosen for this machine",
         description="Print what to include in a benchmark or a bug report.",
     )
     info.set_defaults(run=_info)
+
+    test = commands.add_parser(
+        "selftest",
+        help="check the numerical core on this machine",
+        description="Compare the compiled code with its specification and with what nncore "
+        "promises, in about half a minute.",
+    )
+    test.set_defaults(run=_selftest)
     return parser
 
 
@@ -173,7 +185,7 @@ def _positive_number(text: str) -> float:
 # nncore demo
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+def _demo(arguments: argparse.Namespace) -> int:
     try:
         (X, labels), (X_test, labels_test) = (
             _split_digits(arguments.seed) if arguments.data is None else load_mnist(arguments.data)
@@ -232,6 +244,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     )
     _print_digits("The first test digits:", X_test, answers, labels_test, np.arange(len(X_test)))
     _print_digits("The first mistakes:", X_test, answers, labels_test, wrong)
+    return 0
 
 
 def _split_digits(seed: int) -> tuple[tuple[Floats, Labels], tuple[Floats, Labels]]:
@@ -311,12 +324,13 @@ _VARIABLES = (
 )
 
 
-def _info(_: argparse.Namespace) -> None:
+def _info(_: argparse.Namespace) -> int:
     cpu, features = _cpu()
     blas = _scipy_blas()
     settings = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     facts = {
         "nncore": version("nncore"),
+        "build": f"{COMPILER}, {_python_interface()}",
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
@@ -326,7 +340,8 @@ def _info(_: argparse.Namespace) -> None:
         "CPU": cpu,
         "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
         "CPU threads": f"{os.cpu_count()}, {available_threads()} of them usable by this process",
-        "kernels": f"{KERNELS}, available: {', '.join(available())}",
+        "caches": f"blocks for an L2 cache of {l2_bytes() >> 10} KiB",
+        "kernels": f"{KERNELS}, {_reason()}; available: {', '.join(available())}",
         "environment": " ".join(settings) or "no variables that affect kernels or threads",
     }
     if blas is not None:
@@ -339,6 +354,19 @@ def _info(_: argparse.Namespace) -> None:
     warning = _coretype_warning(os.environ.get("OPENBLAS_CORETYPE"), blas, features)
     if warning:
         print(f"\nwarning: {warning}")
+    return 0
+
+
+def _python_interface() -> str:
+    if STABLE_ABI:
+        return "stable ABI of Python"
+    return f"for {sysconfig.get_config_var('SOABI') or platform.python_implementation()}"
+
+
+def _reason() -> str:
+    if os.environ.get("NNCORE_KERNELS"):
+        return "set by NNCORE_KERNELS"
+    return "the widest vectors of this CPU that nncore knows"
 
 
 def _scipy_blas() -> dict[str, Any] | None:
@@ -401,6 +429,21 @@ def _coretype_warning(
                 f"but this CPU supports {best}: unset it for full speed"
             )
     return None
+
+
+# nncore selftest
+
+
+def _selftest(_: argparse.Namespace) -> int:
+    print(f"nncore {version('nncore')}, kernels {KERNELS}, {COMPILER}\n", flush=True)
+    began = time.perf_counter()
+    passed = selftest.run()
+    seconds = time.perf_counter() - began
+    if passed:
+        print(f"\nall checks passed in {seconds:.0f} s")
+    else:
+        print("\nsome checks failed: please report them with the output of `nncore info`")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

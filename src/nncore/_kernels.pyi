@@ -10,6 +10,8 @@ from .enums import Activation, Loss
 # All arrays of a call have the same type.
 _Real = TypeVar("_Real", np.float32, np.float64)
 
+COMPILER: str
+STABLE_ABI: bool
 KERNELS: Literal["blas", "baseline", "neon", "avx2", "avx512"]
 
 def available() -> list[str]: ...

@@ -11,14 +11,29 @@ from libc.math cimport INFINITY, isinf
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
 from nncore._tables cimport (
-    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_f32, nncore_f64, nncore_keeps_derivatives,
+    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_compiler, nncore_f32, nncore_f64, nncore_keeps_derivatives,
     nncore_kernels, nncore_sigma, nncore_supports)
+
+cdef extern from *:
+    """
+    #ifdef Py_LIMITED_API
+    #define NNCORE_STABLE_ABI 1
+    #else
+    #define NNCORE_STABLE_ABI 0
+    #endif
+    """
+    bint NNCORE_STABLE_ABI
 
 import os
 
 from nncore._checks import LARGEST as _LARGEST
 from nncore.architecture import OUTPUT_ACTIVATIONS as _OUTPUT_ACTIVATIONS
 from nncore.enums import SLOPES as _SLOPES
+
+
+# What compiled the C core, and whether the modules serve every later Python.
+COMPILER = nncore_compiler.decode()
+STABLE_ABI = bool(NNCORE_STABLE_ABI)
 
 
 def available():

@@ -116,6 +116,7 @@ cdef extern from "nncore.h" nogil:
     const nncore_kernels *nncore_f64
     bint nncore_choose(const char *name) noexcept
     bint nncore_supports(const char *name) noexcept
+    const char *nncore_compiler
 
 cdef extern from "system.h" nogil:
     double nncore_seconds() noexcept

@@ -11,6 +11,12 @@ extern const nncore_kernels nncore_avx2_f32, nncore_avx2_f64, nncore_avx512_f32,
 
 const nncore_kernels *nncore_f32, *nncore_f64;
 
+#if defined(__clang__)
+const char nncore_compiler[] = "Clang " __clang_version__;
+#else
+const char nncore_compiler[] = "GCC " __VERSION__;
+#endif
+
 int nncore_supports(const char *name) {
 #ifdef __x86_64__
     __builtin_cpu_init();

@@ -199,4 +199,7 @@ extern const nncore_kernels *nncore_f32, *nncore_f64;
 int nncore_choose(const char *name);
 int nncore_supports(const char *name);
 
+/* What compiled it. */
+extern const char nncore_compiler[];
+
 #endif
