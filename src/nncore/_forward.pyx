@@ -4,6 +4,7 @@ It packs nothing, keeps no memory and starts no thread. It adds in the same orde
 a row's outputs do not depend on the other rows of the call.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.list cimport PyList_AsTuple
 from cpython.long cimport PyLong_AsLongLongAndOverflow
@@ -122,6 +123,8 @@ cdef class ForwardPass:
                 architecture.layers[l])
             layer.W, layer.b = W * self.size, b * self.size
 
+    # A bound method as Cython makes it is called through a tuple in Python's stable ABI.
+    @cython.binding(False)
     def predict(self, X, out=None):
         """Return the outputs for X, or None if the arguments need the checks of other calls.
 
