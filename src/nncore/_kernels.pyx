@@ -11,8 +11,8 @@ from libc.math cimport INFINITY, isinf
 
 from nncore._blas cimport delta_product, forward_product, gradient_product
 from nncore._tables cimport (
-    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_compiler, nncore_f32, nncore_f64, nncore_keeps_derivatives,
-    nncore_kernels, nncore_sigma, nncore_supports)
+    NNCORE_EXP, NNCORE_LOG, nncore_choose, nncore_compiler, nncore_f32, nncore_f64,
+    nncore_keeps_derivatives, nncore_kernels, nncore_sigma, nncore_supports)
 
 cdef extern from *:
     """
