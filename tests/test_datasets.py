@@ -5,6 +5,7 @@ import gzip
 import itertools
 import os
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ DAMAGED = {
     "unknown item type": (b"\0\0\x0a" + WHOLE[3:], "got IDX item type 0x0A"),
     "truncated header": (WHOLE[:10], "got 10 bytes, expected at least the 12 bytes"),
     "truncated items": (WHOLE[:-1], "got 23 bytes of IDX items, expected 24"),
-    "trailing byte": (WHOLE + b"\0", "got 25 bytes of IDX items, expected 24"),
+    "trailing byte": (WHOLE + b"\0", "got more than 24 bytes of IDX items, expected 24"),
     "impossibly many items": (
         b"\0\0\x08\x03" + b"\xff" * 12 + b"items",
         f"got 5 bytes of IDX items, expected {(2**32 - 1) ** 3}",
@@ -145,6 +146,28 @@ DAMAGED = {
     "damaged gzip blocks": (gzip.compress(WHOLE)[:10] + b"\xff" * 20, "damaged or truncated gzip"),
     "truncated items in gzip": (gzip.compress(WHOLE[:-2]), "got 22 bytes of IDX items"),
 }
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("declared", "n_contained"),
+    [((2**31, 2**20), 100), ((3, 4), 1 << 25)],
+    ids=["declares more", "contains more"],
+)
+def test_idx_takes_no_more_memory_than_its_header_declares_and_the_file_contains(
+    tmp_path: Path, declared: tuple[int, int], n_contained: int, compress: bool
+) -> None:
+    path = tmp_path / "images-idx2-ubyte"
+    with gzip.open(path, "wb", 1) if compress else path.open("wb") as file:
+        file.write(bytes([0, 0, 0x08, 2]) + struct.pack(">2I", *declared))
+        file.write(bytes(n_contained))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="bytes of IDX items"):
+            load_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", DAMAGED)

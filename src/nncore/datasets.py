@@ -8,7 +8,7 @@ import os
 import zlib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ Labels = npt.NDArray[np.int64]
 
 # The third byte of an IDX file names the type of its items; all are stored big-endian.
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+# How many bytes are read at a time.
+_PIECE = 1 << 20
 
 
 def load_digits() -> tuple[Images, Labels]:
@@ -60,7 +63,8 @@ def load_digits() -> tuple[Images, Labels]:
 def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read an IDX file, the format of MNIST.
 
-    The file may be compressed with gzip, whatever its name.
+    The file may be compressed with gzip, whatever its name. Reading takes no more memory than a
+    small multiple of what the header declares and the file contains, whichever is less.
 
     Parameters
     ----------
@@ -90,42 +94,53 @@ def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ...     load_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
-    data = Path(path).read_bytes()
-    if data.startswith(b"\x1f\x8b"):
+    with open(path, "rb") as file:
+        if file.peek(2)[:2] != b"\x1f\x8b":
+            return _read_idx(path, file)
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _read_idx(path, cast(BinaryIO, stream))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(
                 f"{path}: got damaged or truncated gzip data ({error}), expected a gzip file"
             ) from error
 
-    if len(data) < 4 or data[:2] != b"\0\0":
+
+def _read_idx(path: str | os.PathLike[str], stream: BinaryIO) -> npt.NDArray[Any]:
+    """Return the array in a stream, of which no more is read than its header declares."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
         raise ValueError(
-            f"{path}: got {data[:4]!r} as the first bytes, expected the magic number of an IDX "
+            f"{path}: got {magic!r} as the first bytes, expected the magic number of an IDX "
             "file (two zero bytes, item type, number of dimensions)"
         )
-    if data[2] not in _IDX_DTYPES:
+    code, ndim = magic[2:]
+    if code not in _IDX_DTYPES:
         known = ", ".join(f"0x{code:02X}" for code in _IDX_DTYPES)
-        raise ValueError(f"{path}: got IDX item type 0x{data[2]:02X}, expected one of {known}")
-    stored = np.dtype(_IDX_DTYPES[data[2]])
-    ndim = data[3]
-    start = 4 + 4 * ndim
-    if len(data) < start:
+        raise ValueError(f"{path}: got IDX item type 0x{code:02X}, expected one of {known}")
+    stored = np.dtype(_IDX_DTYPES[code])
+    sizes = stream.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
         raise ValueError(
-            f"{path}: got {len(data)} bytes, expected at least the {start} bytes "
+            f"{path}: got {4 + len(sizes)} bytes, expected at least the {4 + 4 * ndim} bytes "
             f"of an IDX header with {ndim} dimensions"
         )
-    shape = np.frombuffer(data, ">u4", ndim, offset=4).tolist()
+    shape = np.frombuffer(sizes, ">u4").tolist()
     # In Python's integers, since a damaged header may overflow 64 bits.
     n_bytes = math.prod(shape) * stored.itemsize
-    if len(data) - start != n_bytes:
+    # Memory grows with what the file contains, not with what it declares.
+    data = bytearray()
+    while len(data) < n_bytes and (part := stream.read(min(n_bytes - len(data), _PIECE))):
+        data += part
+    is_longer = len(data) == n_bytes and stream.read(1) != b""
+    if is_longer or len(data) != n_bytes:
         expected = " x ".join(map(str, shape))
         raise ValueError(
-            f"{path}: got {len(data) - start} bytes of IDX items, expected {n_bytes} "
-            f"({expected} items of {stored.itemsize} bytes)"
+            f"{path}: got {'more than ' * is_longer}{len(data)} bytes of IDX items, expected "
+            f"{n_bytes} ({expected} items of {stored.itemsize} bytes)"
         )
     try:
-        items = np.frombuffer(data, stored, offset=start).reshape(shape)
+        items = np.frombuffer(data, stored).reshape(shape)
     except ValueError as error:
         raise ValueError(
             f"{path}: got IDX dimensions {shape}, expected those of an array ({error})"
