@@ -111,7 +111,9 @@ class Monitor:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
-        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+        value, epoch = state["best_value"], state["best_epoch"]
+        self.best_value = None if value is None else as_real("best_value", value)
+        self.best_epoch = as_integer("best_epoch", epoch, low=0, high=None)
 
 
 class EarlyStopping(Monitor):
@@ -332,4 +334,5 @@ class ReduceOnPlateau(Monitor):
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         super().set_state(state)
-        self.reduced_epoch = state["reduced_epoch"]
+        epoch = state["reduced_epoch"]
+        self.reduced_epoch = as_integer("reduced_epoch", epoch, low=0, high=None)

@@ -256,8 +256,9 @@ class Record:
         stored_optimizer = stored.optimizer
 
         def restore() -> None:
-            for callback, state in states:
-                callback.set_state(state)
+            with refused(path):
+                for callback, state in states:
+                    callback.set_state(state)
             if unfinished is None or is_finished or position.epoch == epochs:
                 network.parameters, self.parameters = stored.parameters, unfinished
             else:
