@@ -1,0 +1,93 @@
+"""Too little memory: MemoryError, and everything is as before."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import child
+
+EXHAUST = """
+import json
+import os
+import resource
+import sys
+import numpy as np
+import nncore
+
+LEVELS = 20
+folder = sys.argv[2]
+path = os.path.join(folder, "net")
+rng = np.random.default_rng(0)
+X, Y = rng.random((3000, 200), np.float32), rng.random((3000, 300), np.float32)
+net, optimizer = nncore.Network([200, 400, 300], seed=0), nncore.Adam()
+net.fit(X, Y, optimizer=optimizer, batch_size=1000)
+net.save(path, optimizer)
+options = {"optimizer": optimizer, "n_threads": 2}
+calls = {
+    "predict": lambda: net.predict(X, n_threads=2),
+    "layer_outputs": lambda: net.layer_outputs(X),
+    "evaluate": lambda: net.evaluate(X[:, ::-1], Y),
+    "gradient": lambda: net.gradient(X, Y, n_threads=2),
+    "train_on_batch": lambda: net.train_on_batch(X[:1500], Y[:1500], **options),
+    "fit": lambda: net.fit(X, Y, batch_size=1500, validation_split=0.5, **options),
+    "fit_many": lambda: nncore.fit_many([net], X, Y, batch_size=1500, optimizer=optimizer),
+    "save": lambda: net.save(path, optimizer),
+    "load": lambda: nncore.load(path, with_optimizer=True),
+    "network": lambda: nncore.Network([1000, 2000, 2000]),
+}
+call = calls[sys.argv[1]]
+
+def state():
+    vectors = [net.copy_parameters(), *(vector.copy() for vector in optimizer.arrays)]
+    return [vector.tobytes() for vector in vectors], optimizer.step_count, open(path, "rb").read()
+
+def used():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+outcomes = []
+for level in range(LEVELS):
+    before = state()
+    extra = 0 if level == 0 else 10_000 * 2 ** (level * 16 // LEVELS)
+    resource.setrlimit(resource.RLIMIT_AS, (used() + extra, hard))
+    try:
+        call()
+        outcome = "done"
+    except MemoryError:
+        outcome = "MemoryError"
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    if outcome == "MemoryError":
+        assert state() == before
+    outcomes.append(outcome)
+call()
+print(json.dumps(outcomes))
+"""
+
+CALLS = [
+    "predict",
+    "layer_outputs",
+    "evaluate",
+    "gradient",
+    "train_on_batch",
+    "fit",
+    "fit_many",
+    "save",
+    "load",
+    "network",
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the address space")
+@pytest.mark.parametrize("call", CALLS)
+def test_too_little_memory_raises_memory_error_and_changes_nothing(
+    call: str, tmp_path: Path
+) -> None:
+    process = child(EXHAUST, call, tmp_path)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    outcomes = json.loads(out)
+    assert len(outcomes) == 20
+    assert outcomes[-1] == "done"
