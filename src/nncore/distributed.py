@@ -142,9 +142,9 @@ class Ranks(Alone):
     Notes
     -----
     Every rank must make the same calls with the same arguments, on networks with the same
-    parameters; a mapped file as X means that a rank reads only the rows it needs. The ranks compare
-    settings, parameters and samples of the data before training, and raise `ValueError` if they
-    differ. Callbacks, metrics and validation run on rank 0, which also writes checkpoints; the
+    parameters. Each rank reads all rows of files, unless it has a shard. Ranks compare settings,
+    parameters and samples of the data before training, and raise `ValueError` if they differ.
+    Callbacks, metrics and validation run on rank 0, which also writes checkpoints; the
     other ranks get its results. If a rank raises an exception, the others raise `RankError`.
     """
 
