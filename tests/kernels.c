@@ -308,6 +308,7 @@ static void check_table(const nncore_kernels *table, int doubles) {
 /* What system.h and team.h have for each system, on one thread. */
 static void check_system(void) {
     static nncore_team team;
+    volatile double smallest = DBL_MIN;
     atomic_int asleep[1] = {0};
     const nncore_float_mode mode = nncore_flush_subnormals();
     const double begin = nncore_seconds();
@@ -318,7 +319,7 @@ static void check_system(void) {
     for (ptrdiff_t i; (i = nncore_team_take(&team)) >= 0; taken++, nncore_team_finish(&team))
         sum += i;
     nncore_pause(0), nncore_pause(NNCORE_SPINS);
-    expect(nncore_get_float_mode() == mode, 1, "float mode", 0);
+    expect(smallest / 2 > 0, 1, "subnormal numbers", 0);
     expect((double)taken + (double)sum, 100 + 4950, "items of a team", 0);
     expect(nncore_team_done(&team), 1, "end of a phase", 0);
     expect(nncore_seconds() >= begin, 1, "clock", 0);
