@@ -315,13 +315,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
 
     def _encode(self, y: Array) -> Array:
-        """Return class indices for mutually exclusive classes, otherwise a column per output."""
+        """Return class indices for softmax, otherwise a column per output."""
         kind = self._target_kind()
-        if kind in ("binary", "multiclass") and y.ndim == 1:
-            indices = np.searchsorted(self.classes_, y)
-            if kind == "multiclass":
-                return indices.astype(np.intp, copy=False)
-            return indices.astype(np.uint8)[:, np.newaxis]
+        if y.ndim == 1 and kind == "multiclass" and self._output_activation() == "softmax":
+            return np.searchsorted(self.classes_, y).astype(np.intp, copy=False)
+        if y.ndim == 1 and kind == "binary":
+            return np.searchsorted(self.classes_, y).astype(np.uint8)[:, np.newaxis]
         return np.asarray(self._label_binarizer.transform(y)).astype(np.uint8)
 
     def _check_validation_targets(self, y: Any) -> tuple[Array, Array]:
