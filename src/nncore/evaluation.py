@@ -187,7 +187,8 @@ def as_part(
         return Part(Streamed(X, architecture), None)
     if isinstance(X, (FunctionType, GeneratorType)):
         raise TypeError(
-            f"{names[0]} must be an array; a function of chunks is nncore.Stream(chunks)"
+            f"{names[0]} must be an array, got a {type(X).__name__}; nncore.Stream(chunks) takes a "
+            "function that returns an iterator of chunks"
         )
     if are_shards(X) or are_shards(Y):
         shards = Shards(X, Y, sample_weight, architecture, names=names)
