@@ -316,7 +316,7 @@ def _as_dtype(dtype: DType) -> np.dtype[Any]:
     """Return float32 or float64."""
     try:
         checked = np.dtype(dtype)
-    except TypeError:
+    except (SyntaxError, TypeError, ValueError):
         checked = None
     # NumPy reads None as float64, also in comparisons.
     if dtype is None or checked is None or checked not in FLOATS:
