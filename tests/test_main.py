@@ -266,11 +266,11 @@ def test_damaged_data_gives_one_line_and_status_2(
 def test_unreadable_file_gives_one_line_and_status_2(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     write_digits(tmp_path)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     status, out, err = run("demo", "--data", str(tmp_path))
     assert (status, out) == (2, "")
     assert re.fullmatch(r"nncore demo: error: .*Permission denied.*images-idx3.*\n", err)

@@ -94,7 +94,7 @@ def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ...     load_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         if file.peek(2)[:2] != b"\x1f\x8b":
             return _read_idx(path, file)
         try:
