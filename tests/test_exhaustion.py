@@ -30,7 +30,7 @@ calls = {
     "evaluate": lambda: net.evaluate(X[:, ::-1], Y),
     "gradient": lambda: net.gradient(X, Y, n_threads=2),
     "train_on_batch": lambda: net.train_on_batch(X[:1500], Y[:1500], **options),
-    "fit": lambda: net.fit(X, Y, batch_size=1500, validation_split=0.5, **options),
+    "fit": lambda: net.fit(X, Y, batch_size=1500, **options),
     "fit_many": lambda: nncore.fit_many([net], X, Y, batch_size=1500, optimizer=optimizer),
     "save": lambda: net.save(path, optimizer),
     "load": lambda: nncore.load(path, with_optimizer=True),
