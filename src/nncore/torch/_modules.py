@@ -144,7 +144,7 @@ def as_chain(module: nn.Module) -> Chain:
                 raise ValueError(
                     f"{_where(path, part)} has {hooks.strip('_')}, which nncore cannot call{ADVICE}"
                 )
-        # A Sequential of one's own may have another forward.
+        # A subclass of Sequential may override forward.
         if type(part).forward is not nn.Sequential.forward:
             _add(chain, path, part)
     if not chain.linears:
