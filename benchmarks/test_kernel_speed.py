@@ -29,11 +29,14 @@ def arguments(N: int, n_prev: int, n: int, dtype: str) -> dict[str, tuple[Any, .
     W, dW = random(n_prev, n), random(n_prev, n)
     W *= 1e-3
     w, g, m, v, v_max = (random((n_prev + 1) * n) for _ in range(5))
+    classes = rng.integers(n, size=N, dtype=np.intp)
     # However many rounds there are, so small a step and no dropout leave everything as it is.
     step_size, rate, seed, step, l = 1e-12, 0.0, 1, 2, 3
     return {
         "adam": (w, m, v, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
         "amsgrad": (w, m, v, v_max, g, step_size, 0.9, 0.999, 1e-8, 1e-4),
+        "class_delta": (delta, A, classes, None),
+        "class_loss": (A, classes, None),
         "delta": (delta_prev, delta, W, A_prev, Activation.SIGMOID),
         "dropout": (A, rate, seed, step, l),
         "dropout_derivative": (delta, A, rate, seed, step, l, 0, Activation.IDENTITY),

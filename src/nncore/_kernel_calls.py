@@ -50,6 +50,7 @@ class Call(NamedTuple):
     overwrites: bool = True  # False where outputs are also inputs
     low: float = -1.0  # the arrays hold values between it and 1
     n_last: int = 0  # arrays that follow the scalars
+    classes: int | None = None  # the place of the array of class indices
 
     def __str__(self) -> str:
         names = [s.name if isinstance(s, Activation | Loss) else str(s) for s in self.scalars]
@@ -60,10 +61,13 @@ class Call(NamedTuple):
     ) -> list[Array]:
         """Return arrays for N examples of a layer with n units and n_prev inputs."""
         sizes = {"N": N, "m": n_prev, "n": n}
-        return [
+        arrays: list[Array] = [
             rng.uniform(self.low, 1, [sizes[letter] for letter in word]).astype(dtype)
             for word in self.shapes.split()
         ]
+        if self.classes is not None:
+            arrays[self.classes] = rng.integers(n, size=N, dtype=np.intp)
+        return arrays
 
     def run(self, twin: ModuleType, arrays: list[Array]) -> Any:
         """Call the kernel of `nncore._kernels` or of `nncore.reference`."""
@@ -80,6 +84,8 @@ CALLS = [
         for pair in PAIRS
         if pair[1] in KEPT
     ),
+    Call("class_loss", "Nn N N", n_outputs=0, low=0.01, classes=1),
+    Call("class_delta", "Nn Nn N N", low=0.01, classes=2),
     *(Call("delta", "Nm Nn mn Nm", (activation,)) for activation in ELEMENTWISE),
     *(
         Call("delta", "Nm Nn mn Nm", (activation, slope))

@@ -53,6 +53,14 @@ cpdef int output_delta(
     const floating[::1] sample_weight, Py_ssize_t loss, Py_ssize_t activation,
     const floating[:, ::1] derivatives=*, double slope=*, double threshold=*) except -1 nogil
 
+cpdef double class_loss(
+    const floating[:, ::1] A, const Py_ssize_t[::1] classes,
+    const floating[::1] sample_weight) except? -1 nogil
+
+cpdef int class_delta(
+    floating[:, ::1] delta, const floating[:, ::1] A, const Py_ssize_t[::1] classes,
+    const floating[::1] sample_weight) except -1 nogil
+
 cpdef int delta(
     floating[:, ::1] delta_prev, const floating[:, ::1] delta, const floating[:, ::1] W,
     const floating[:, ::1] A_prev, Py_ssize_t activation,

@@ -56,6 +56,17 @@ def output_delta(
     slope: float = ...,
     threshold: float = 1.0,
 ) -> int: ...
+def class_loss(
+    A: npt.NDArray[_Real],
+    classes: npt.NDArray[np.intp],
+    sample_weight: npt.NDArray[_Real] | None,
+) -> float: ...
+def class_delta(
+    delta: npt.NDArray[_Real],
+    A: npt.NDArray[_Real],
+    classes: npt.NDArray[np.intp],
+    sample_weight: npt.NDArray[_Real] | None,
+) -> int: ...
 def delta(
     delta_prev: npt.NDArray[_Real],
     delta: npt.NDArray[_Real],

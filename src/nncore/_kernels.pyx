@@ -99,6 +99,12 @@ for _activation in range(<int> SOFTMAX + 1):
     _slopes[<int> _activation] = _SLOPES.get(_activation, 0)
 
 
+cdef described(const Py_ssize_t[::1] classes):
+    """What an error says of class indices: their shape and range."""
+    cdef Py_ssize_t n = classes.shape[0]
+    return f"({n},) from {min(classes)} to {max(classes)}" if n else (n,)
+
+
 cdef shape_of(const floating[:, ::1] A):
     return None if A is None else (A.shape[0], A.shape[1])
 
@@ -111,6 +117,15 @@ cdef inline bint fits_if_given(
     const floating[:, ::1] derivatives, Py_ssize_t N, Py_ssize_t n,
 ) noexcept nogil:
     return derivatives is None or (derivatives.shape[0] == N and derivatives.shape[1] == n)
+
+
+cdef inline bint are_classes(const Py_ssize_t[::1] classes, Py_ssize_t n) noexcept nogil:
+    """Whether all are columns of an array with n columns."""
+    cdef Py_ssize_t i
+    for i in range(classes.shape[0]):
+        if not 0 <= classes[i] < n:
+            return False
+    return True
 
 
 cdef inline nncore_sigma sigma_of(Py_ssize_t activation, double slope) noexcept nogil:
@@ -354,6 +369,71 @@ cpdef int output_delta(
         <void *> matrix(delta), matrix(A),
         matrix(derivatives) if nncore_keeps_derivatives(sigma) else matrix(A), matrix(Y),
         optional_vector(sample_weight), <Loss> loss, threshold, sigma, N, n, n)
+    return 0
+
+
+cpdef double class_loss(
+    const floating[:, ::1] A, const Py_ssize_t[::1] classes, const floating[::1] sample_weight,
+) except? -1 nogil:
+    """(2) for CROSS_ENTROPY, with targets of 1 in the column of an example's class, 0 elsewhere.
+
+    Parameters
+    ----------
+    A : ndarray of shape (N, n)
+        The network's outputs. Probabilities are clipped to [eps, 1 - eps].
+    classes : ndarray of shape (N,)
+        Integers of type intp in [0, n).
+    sample_weight : ndarray of shape (N,) or None
+        As in `loss`.
+
+    Returns
+    -------
+    float
+        Added up in double precision.
+    """
+    cdef:
+        Py_ssize_t N = A.shape[0]
+        Py_ssize_t n = A.shape[1]
+    if (classes.shape[0] != N or (sample_weight is not None and sample_weight.shape[0] != N)
+            or not are_classes(classes, n)):
+        with gil:
+            refuse("A (N, n), classes (N,) in [0, n), sample_weight (N,) or None", (
+                (N, n), described(classes),
+                None if sample_weight is None else (sample_weight.shape[0],)))
+    return table_of(matrix(A)).class_loss(
+        matrix(A), &classes[0] if N else NULL, NULL, 0, optional_vector(sample_weight), N, n)
+
+
+cpdef int class_delta(
+    floating[:, ::1] delta, const floating[:, ::1] A, const Py_ssize_t[::1] classes,
+    const floating[::1] sample_weight,
+) except -1 nogil:
+    """(3) for the targets of `class_loss`: A - 1 in the column of an example's class, A elsewhere.
+
+    Parameters
+    ----------
+    delta : ndarray of shape (N, n)
+        Overwritten; it may be A.
+    A : ndarray of shape (N, n)
+        The network's outputs.
+    classes : ndarray of shape (N,)
+        As in `class_loss`.
+    sample_weight : ndarray of shape (N,) or None
+        As in `loss`. An example of weight 0 has a delta of 0, even if it is not finite.
+    """
+    cdef:
+        Py_ssize_t N = A.shape[0]
+        Py_ssize_t n = A.shape[1]
+    if (delta.shape[0] != N or delta.shape[1] != n or classes.shape[0] != N
+            or (sample_weight is not None and sample_weight.shape[0] != N)
+            or not are_classes(classes, n)):
+        with gil:
+            refuse("delta and A (N, n), classes (N,) in [0, n), sample_weight (N,) or None", (
+                (delta.shape[0], delta.shape[1]), (N, n), described(classes),
+                None if sample_weight is None else (sample_weight.shape[0],)))
+    table_of(matrix(A)).class_delta(
+        <void *> matrix(delta), matrix(A), &classes[0] if N else NULL, NULL, 0,
+        optional_vector(sample_weight), N, n, n)
     return 0
 
 

@@ -6,9 +6,10 @@ inputs, and a batch has N examples, one per row. docs/custom.md shows a whole lo
 one in Cython, where the same functions are cimported from ``nncore._kernels``.
 
 Arrays
-    float32 or float64, one type per call, in C order, of native byte order and aligned. Nothing is
-    converted: other arrays, shapes that do not fit and unknown members of an enum raise TypeError
-    or ValueError before anything has changed. An empty batch is allowed.
+    float32 or float64, one type per call, in C order, of native byte order and aligned; class
+    indices are intp. Nothing is converted: other arrays, shapes that do not fit, unknown members
+    of an enum and classes without a column raise TypeError or ValueError before anything has
+    changed. An empty batch is allowed.
 Overlap
     Outputs come first. They must not share memory with another array of the call unless the
     function says so. This is not checked.
@@ -48,6 +49,8 @@ from ._kernels import (
     adam,
     amsgrad,
     available,
+    class_delta,
+    class_loss,
     delta,
     dropout,
     dropout_derivative,
@@ -73,6 +76,8 @@ __all__ = [
     "adam",
     "amsgrad",
     "available",
+    "class_delta",
+    "class_loss",
     "delta",
     "dropout",
     "dropout_derivative",

@@ -27,6 +27,8 @@ __all__ = [
     "amsgrad",
     "backprop",
     "backward",
+    "class_delta",
+    "class_loss",
     "delta",
     "dropout",
     "dropout_derivative",
@@ -473,6 +475,31 @@ def output_delta(
             part = a * (part - (a * part).sum(axis=1, keepdims=True))
     delta[...] = 0
     delta[used] = part if sample_weight is None else part * sample_weight[used, np.newaxis]
+
+
+def class_loss(A: Array, classes: Array, sample_weight: Array | None) -> float:
+    """(2) for CROSS_ENTROPY, with targets of 1 in the column of an example's class, 0 elsewhere.
+
+    Examples of weight 0 do not count.
+    """
+    losses = -_log_clipped(A[np.arange(len(A)), classes]).astype(np.float64)
+    if sample_weight is None:
+        return float(losses.sum())
+    used = sample_weight != 0
+    return float(sample_weight[used] @ losses[used])
+
+
+def class_delta(delta: Array, A: Array, classes: Array, sample_weight: Array | None) -> None:
+    """(3) for the targets of `class_loss`: A - 1 in the column of an example's class, A elsewhere.
+
+    Both are multiplied by the example's weight. An example of weight 0 has a delta of 0, even if A
+    is not finite there.
+    """
+    delta[...] = A
+    delta[np.arange(len(A)), classes] -= 1
+    if sample_weight is not None:
+        delta[sample_weight == 0] = 0
+        delta *= sample_weight[:, np.newaxis]
 
 
 def delta(
