@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nncore.parallel_steps import TreeSum, n_parts
+from nncore import Network
+from nncore.parallel_steps import LEAST_BYTES, TreeSum, groups, n_parts
 
 
 def total(leaves: npt.NDArray[np.float32], bounds: list[int]) -> npt.NDArray[np.float32]:
@@ -45,3 +46,27 @@ def test_the_sum_is_that_of_a_balanced_tree() -> None:
 )
 def test_a_batch_has_parts_in_a_power_of_two(n_rows: int, expected: int) -> None:
     assert n_parts(n_rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ends"),
+    [
+        ([20, 10, 3], [2]),
+        ([784, 512, 512, 10], [3, 1]),
+        ([1024, 1024, 1024, 1024], [3, 2, 1]),
+        ([4, 1024, 1024, 1024, 4], [4, 2]),
+    ],
+)
+def test_layers_are_sent_in_large_groups_the_last_ones_first(
+    sizes: list[int], ends: list[int]
+) -> None:
+    architecture = Network(sizes).architecture
+    found = groups(architecture.layers, 4)
+    assert [group.end for group in found] == ends
+    assert [group.begin for group in found] == [*ends[1:], 0]
+    places = [group.place for group in reversed(found)]
+    bounds = [0, *(place.stop for place in places)]
+    assert [(place.start, place.stop) for place in places] == list(pairwise(bounds))
+    assert bounds[-1] == architecture.n_parameters
+    least = min(place.stop - place.start for place in places)
+    assert len(found) == 1 or least * 4 >= LEAST_BYTES

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array, every_optimizer, problem, snapshot
+from helpers import Array, data, every_optimizer, make, problem, snapshot
 
 import nncore
 from nncore._layout import Examples
@@ -320,6 +320,20 @@ def test_a_session_computes_with_the_steps_that_it_has_made(shared: bool) -> Non
         session.write_back()
     del held
     assert snapshot(net, one) == snapshot(other, two)
+
+
+@pytest.mark.parametrize("ranges", [[(0, 4)], [(3, 4), (1, 3), (0, 1)]])
+def test_a_gradient_may_be_computed_layer_by_layer(ranges: list[tuple[int, int]]) -> None:
+    net = make([5, 40, 33, 6, 3], dtype="float32")
+    X, Y = data(net, N, np.random.default_rng(6))
+    examples, rows = Examples(X, Y), np.arange(3, N - 2)
+    whole, in_parts = (np.empty_like(net.parameters) for _ in range(2))
+    with net.session(N, batch_size=N) as session:
+        loss = session.gradient(whole, examples, 0.3, rows=rows)
+        assert session.gradient(None, examples, 0.3, rows=rows) == loss
+        for begin, end in ranges:
+            session.layer_gradients(in_parts, begin, end)
+    np.testing.assert_array_equal(in_parts, whole)
 
 
 def test_state_that_another_rule_did_not_use_is_checked_again() -> None:

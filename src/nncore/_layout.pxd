@@ -163,6 +163,8 @@ cdef class Layout:
     cdef _write_back(self, tuple vectors)
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)
+    cdef _unpack_layers(
+        self, Py_ssize_t slot, cnp.ndarray flat, Py_ssize_t begin, Py_ssize_t end)
     cdef _transpose(self)
     cdef _transpose_layer(self, Py_ssize_t l, char *out)
     cdef _prepare_input_deltas(self)

@@ -486,16 +486,24 @@ cdef class Layout:
 
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat):
         """Copy a slot into a flat vector."""
+        self._unpack_layers(slot, flat, 0, self.depth)
+
+    cdef _unpack_layers(
+        self, Py_ssize_t slot, cnp.ndarray flat, Py_ssize_t begin, Py_ssize_t end,
+    ):
+        """Copy layers begin + 1 to end of a slot into their part of a flat vector."""
         cdef:
             Py_ssize_t l, size = self.itemsize
             const char *packed = self.packed[slot]
             char *out = cnp.PyArray_BYTES(flat)
             Layer *layer
-        if not self.panel_width:
-            memcpy(out, packed, self.n_packed * size)
-            return
-        for l in range(self.depth):
+        for l in range(begin, end):
             layer = &self.layers[l]
+            if not self.panel_width:
+                memcpy(
+                    out + layer.flat_W * size, packed + layer.W * size,
+                    (layer.n_prev + 1) * layer.n * size)
+                continue
             self.kernels.scatter(
                 out + layer.flat_W * size, packed + layer.W * size, 0, layer.n_prev, layer.n_prev,
                 layer.n)

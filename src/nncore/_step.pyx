@@ -19,7 +19,7 @@ from nncore._items cimport (
     GRADIENT_DESCENT, MEASURE, MEASURED, MOMENTUM, RMSPROP, UPDATE, Items, Rule, copy_outputs,
     run_phase, set_targets)
 from nncore._kernels cimport CUSTOM, Loss
-from nncore._layout cimport GRADIENT, Counter, Examples, Source, source_of
+from nncore._layout cimport GRADIENT, Counter, Examples, Source, Tile, source_of
 from nncore._team cimport is_stopped, watch
 
 import numpy as np
@@ -198,27 +198,38 @@ cdef class Workspace(Items):
         return sums[0], False
 
     def gradient(
-        self, cnp.ndarray out not None, Examples examples not None, double scale, *,
+        self, cnp.ndarray out, Examples examples not None, double scale, *,
         const Py_ssize_t[::1] rows=None, bint dropout=False, uint64_t step=0,
         uint64_t first_example=0,
     ):
         """Set `out` to `scale` times the gradient of the examples' summed loss; return that sum.
 
-        Only the examples in `rows` count if it is given.
+        Only the examples in `rows` count if it is given. Without `out` they are one batch, and (5)
+        is left to `layer_gradients`.
         With `dropout`, units are dropped as in the step number `step`, where the
         examples follow `first_example` others of the same batch.
         """
-        cdef bint drops = self.drops
+        cdef bint drops = self.drops, accumulates = out is not None
         self._begin(examples, rows, self.batch_size)
         self.scale = scale
         self.dropout_step, self.first_example = step, first_example
         self.drops = dropout and drops
         with nogil:
-            _gradient(self)
+            _gradient(self, accumulates)
         self.drops = drops
         self._end()
-        self._unpack(GRADIENT, out)
+        if accumulates:
+            self._unpack(GRADIENT, out)
         return self.total
+
+    def layer_gradients(self, cnp.ndarray out not None, Py_ssize_t begin, Py_ssize_t end):
+        """Set the part of layers begin + 1 to end of `out` to that of the last batch's gradient."""
+        self._begin(None, None, 0)
+        self.beta = 0
+        with nogil:
+            _accumulate_layers(self, begin, end)
+        self._end()
+        self._unpack_layers(GRADIENT, out, begin, end)
 
     def backward(
         self, cnp.ndarray out not None, cnp.ndarray dX not None, Examples examples not None,
@@ -380,7 +391,7 @@ cdef Py_ssize_t _train(
     return begin
 
 
-cdef void _gradient(Workspace w) noexcept nogil:
+cdef void _gradient(Workspace w, bint accumulates) noexcept nogil:
     cdef:
         Py_ssize_t begin = 0, n = w.examples.n if w.order == NULL else w.n_order
         double[2] sums
@@ -391,9 +402,26 @@ cdef void _gradient(Workspace w) noexcept nogil:
             break
         w.total = w.total + sums[0]
         w.beta = 0 if begin == 0 else 1
-        run_phase(w, ACCUMULATE, w.n_tiles)
+        if accumulates:
+            run_phase(w, ACCUMULATE, w.n_tiles)
         w.first_example = w.first_example + w.n_rows
         begin += w.n_rows
+    w.team.leave()
+
+
+cdef void _accumulate_layers(Workspace w, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """ACCUMULATE for the tiles of layers begin + 1 to end, which lie one after the other."""
+    cdef:
+        Tile *tiles = w.tiles
+        Py_ssize_t first = 0, count = 0
+    while tiles[first].l < begin:
+        first += 1
+    while first + count < w.n_tiles and tiles[first + count].l < end:
+        count += 1
+    w.team.enter()
+    w.tiles = tiles + first
+    run_phase(w, ACCUMULATE, count)
+    w.tiles = tiles
     w.team.leave()
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ._layout import Examples
-from .architecture import Architecture
+from .architecture import Architecture, Layer
 from .optimizers import Optimizer, Rule
 from .session import NO_OPTIONS, Session, StepOptions
 
 if TYPE_CHECKING:
     from .distributed import Ranks
 
-__all__ = ["ParallelSteps", "TreeSum", "most_rows", "n_parts"]
+__all__ = ["LEAST_BYTES", "Group", "ParallelSteps", "TreeSum", "groups", "most_rows", "n_parts"]
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
@@ -25,6 +25,10 @@ Rows = npt.NDArray[np.intp]
 # A batch has at least so many parts, and parts at most about so many examples.
 _LEAST_PARTS = 8
 _PART_ROWS = 128
+
+# The least bytes of a gradient that are sent by themselves while the rest is computed: the time of
+# some messages.
+LEAST_BYTES = 1 << 18
 
 
 def n_parts(n_rows: int) -> int:
@@ -53,6 +57,34 @@ def most_rows(reduction: str, size: int, batch_size: int) -> int:
     return -(-batch_size // (size if reduction == "fast" else n_parts(batch_size)))
 
 
+class Group(NamedTuple):
+    """Consecutive layers whose gradients the ranks exchange together.
+
+    Attributes
+    ----------
+    begin, end : int
+        Layers begin + 1 to end.
+    place : slice
+        Their part of a flat vector.
+    """
+
+    begin: int
+    end: int
+    place: slice
+
+
+def groups(layers: Sequence[Layer], itemsize: int) -> list[Group]:
+    """Return all layers in groups, the last ones first; several have `LEAST_BYTES` at least."""
+    found, end, place_end = [], len(layers), layers[-1].b + layers[-1].n
+    for begin in range(len(layers) - 1, -1, -1):
+        place = layers[begin].W
+        is_large = (place_end - place) * itemsize >= LEAST_BYTES
+        if begin == 0 or (is_large and place * itemsize >= LEAST_BYTES):
+            found.append(Group(begin, end, slice(place, place_end)))
+            end, place_end = begin, place
+    return found
+
+
 class TreeSum:
     """The sum of vectors along a binary tree, added from left to right.
 
@@ -79,6 +111,12 @@ class TreeSum:
             left += vector
             first, count, vector = left_first, 2 * count, left
         self.nodes.append((first, count, vector))
+
+    def part(self, place: slice) -> TreeSum:
+        """Return the sum of a part of the vectors, of which it takes views."""
+        part = TreeSum()
+        part.nodes = [(first, count, vector[place]) for first, count, vector in self.nodes]
+        return part
 
     def total(self) -> Array:
         """Return the sum of all nodes, of which there may be several if leaves are no power of 2.
@@ -151,10 +189,9 @@ class ParallelSteps:
         # The gradients of parts, as many as a tree leaves without a neighbour at a time.
         self._vectors: list[Array] = []
         self._mean = np.empty(n, dtype=dtype)
-        self._slices = _shares(n, ranks.size)
-        begin, end = self._slices[ranks.rank]
-        self._own = slice(begin, end)
-        self._received = np.empty((0, ranks.size, end - begin), dtype=dtype)
+        # By the first layer of a group, the nodes that come from other ranks.
+        self._received: dict[int, Array] = {}
+        self._groups = groups(self.architecture.layers, dtype.itemsize)
 
     @property
     def learning_rate(self) -> float:
@@ -186,7 +223,7 @@ class ParallelSteps:
             plan = self._plan(len(rows))
             # Dropout depends on the place in the whole batch.
             place = self._ranks.rank * batch_size if self._ranks.n_shards > 1 else 0
-            own_sums, tree = self._gradients(examples, rows, plan, place)
+            own_sums, tree = self._begin_gradients(examples, rows, plan, place)
             self._ranks.agree()
             with self._ranks.exchanging():
                 losses = np.empty((plan.total, 2))
@@ -196,7 +233,7 @@ class ParallelSteps:
                 makes_step = math.isfinite(loss) or keep_going
                 if makes_step and (weight != 0 or scales is not None):
                     scale = 1 / weight if scales is None else float(scales[i])
-                    self._reduce(tree, plan, scale)
+                    self._sum_gradients(tree, plan, scale)
                     sums[i, 2] = self._session.update(self._mean, 1 / scale)
                     self._step += 1
                 self.done = last
@@ -209,17 +246,22 @@ class ParallelSteps:
             plan = self._plans[n_rows] = _Plan(n_rows, self._ranks)
         return plan
 
-    def _gradients(
+    def _begin_gradients(
         self, examples: Examples, rows: Rows, plan: _Plan, place: int
     ) -> tuple[Array, TreeSum]:
-        """Return loss and weight of each part of this rank, and the tree of their gradients."""
+        """Return loss and weight of each part of this rank, and the tree of all but the last.
+
+        Of that part, (5) is left to `_sum_gradients`.
+        """
         weights = examples.arrays[2]
         sums, tree = np.empty((len(plan.parts), 2)), TreeSum()
-        for (leaf, begin, end), row in zip(plan.parts, sums, strict=True):
+        for i, (leaf, begin, end) in enumerate(plan.parts):
             part = rows[begin:end]
-            out = self._vector(len(tree.nodes))
+            is_last = i == len(plan.parts) - 1
+            out = None if is_last else self._vector(len(tree.nodes))
+            loss = 0.0
             if len(part):
-                row[0] = self._session.gradient(
+                loss = self._session.gradient(
                     out,
                     examples,
                     1.0,
@@ -227,10 +269,10 @@ class ParallelSteps:
                     dropout_step=self._step,
                     first_example=place + begin,
                 )
-            else:
-                row[0], out[:] = 0, 0
-            row[1] = len(part) if weights is None else weights[part].sum(dtype=np.float64)
-            tree.add(leaf, 1, out)
+            weight = len(part) if weights is None else weights[part].sum(dtype=np.float64)
+            sums[i] = loss, weight
+            if out is not None:
+                tree.add(leaf, 1, out)
         return sums, tree
 
     def _vector(self, i: int) -> Array:
@@ -238,48 +280,80 @@ class ParallelSteps:
             self._vectors.append(np.empty_like(self._mean))
         return self._vectors[i]
 
-    def _reduce(self, tree: TreeSum, plan: _Plan, scale: float) -> None:
+    def _sum_gradients(self, tree: TreeSum, plan: _Plan, scale: float) -> None:
         """Set the mean to `scale` times the sum of all ranks' gradients.
 
-        Each rank adds the nodes of all ranks for its slice of the vector, then gets the others'
-        slices: the reduce-scatter and allgather of R. Thakur, R. Rabenseifner, W. Gropp,
-        Optimization of collective communication operations in MPICH (2005).
+        While a group of layers is under way to other ranks, the next one's gradient is computed.
         """
-        if self._ranks.reduction == "fast":
-            total = self._vector(0)
-            self._wait(self._comm.Iallreduce(self._in_place, total))
-            np.multiply(total, scale, out=self._mean)
-            return
-        root = tree
-        if self._ranks.size > 1:
-            root = self._exchange_slices(tree, plan)
-        np.multiply(root.total(), scale, out=self._mean[self._own])
-        if self._ranks.size > 1:
-            counts = [end - begin for begin, end in self._slices]
-            self._wait(self._comm.Iallgatherv(self._in_place, [self._mean, counts]))
+        vector = self._vector(len(tree.nodes))
+        exchanges: list[Generator[None]] = []
+        for group in self._groups:
+            part = tree.part(group.place)
+            for leaf, begin, end in plan.parts[-1:]:
+                if begin == end:
+                    vector[group.place] = 0
+                else:
+                    self._session.layer_gradients(vector, group.begin, group.end)
+                part.add(leaf, 1, vector[group.place])
+            exchange = self._exchange_sums if self._ranks.reduction == "fast" else self._exchange
+            exchanges.append(exchange(part, plan, scale, group))
+            # All ranks begin their collective calls in this order.
+            for one in reversed(exchanges):
+                next(one, None)
+        for one in exchanges:
+            for _ in one:
+                pass
 
-    def _exchange_slices(self, tree: TreeSum, plan: _Plan) -> TreeSum:
-        """Return the tree of all ranks' nodes for this rank's slice."""
-        rank, size = self._ranks.rank, self._ranks.size
-        begins = [begin for begin, _ in self._slices]
-        lengths = [end - begin for begin, end in self._slices]
-        own = lengths[rank]
-        if len(self._received) < plan.rounds:
-            self._received = np.empty((plan.rounds, size, own), dtype=self._mean.dtype)
-        nothing = [0] * size
+    def _exchange_sums(
+        self, part: TreeSum, plan: _Plan, scale: float, group: Group
+    ) -> Generator[None]:
+        """Let MPI add the ranks' sums."""
+        ((_, _, total),) = part.nodes
+        request = self._comm.Iallreduce(self._in_place, total)
+        yield
+        self._wait(request)
+        np.multiply(total, scale, out=self._mean[group.place])
+
+    def _exchange(self, part: TreeSum, plan: _Plan, scale: float, group: Group) -> Generator[None]:
+        """Add all ranks' nodes of the tree, and yield while messages are under way.
+
+        Each rank adds the nodes of all ranks for its slice, then gets the others' slices: the
+        reduce-scatter and allgather of R. Thakur, R. Rabenseifner, W. Gropp, Optimization of
+        collective communication operations in MPICH (2005).
+        """
+        rank, size, mean = self._ranks.rank, self._ranks.size, self._mean[group.place]
+        if size == 1:
+            np.multiply(part.total(), scale, out=mean)
+            return
+        slices = _shares(len(mean), size)
+        begins = [begin for begin, _ in slices]
+        lengths = [end - begin for begin, end in slices]
+        own, nothing = lengths[rank], [0] * size
+        received = self._received.get(group.begin, mean[:0])
+        if len(received) < plan.rounds:
+            received = np.empty((plan.rounds, size, own), dtype=mean.dtype)
+            self._received[group.begin] = received
         # The ranks may have different numbers of nodes.
         requests = [
             self._comm.Ialltoallv(
-                [self._vector(i), (lengths if i < len(tree.nodes) else nothing, begins)],
-                [received, [own * (i < len(nodes)) for nodes in plan.nodes]],
+                [
+                    part.nodes[i][2] if i < len(part.nodes) else mean,
+                    (lengths if i < len(part.nodes) else nothing, begins),
+                ],
+                [received[i], [own * (i < len(nodes)) for nodes in plan.nodes]],
             )
-            for i, received in enumerate(self._received[: plan.rounds])
+            for i in range(plan.rounds)
         ]
+        yield
         for request in requests:
             self._wait(request)
         combined, places = TreeSum(), [0] * plan.rounds
         for nodes in plan.nodes:
             for i, (first, count) in enumerate(nodes):
-                combined.add(first, count, self._received[i, places[i]])
+                combined.add(first, count, received[i, places[i]])
                 places[i] += 1
-        return combined
+        begin, end = slices[rank]
+        np.multiply(combined.total(), scale, out=mean[begin:end])
+        request = self._comm.Iallgatherv(self._in_place, [mean, lengths])
+        yield
+        self._wait(request)

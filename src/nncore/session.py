@@ -346,7 +346,7 @@ class Session:
 
     def gradient(
         self,
-        out: Array,
+        out: Array | None,
         examples: Examples,
         scale: float,
         *,
@@ -358,7 +358,9 @@ class Session:
 
         Parameters
         ----------
-        out : ndarray of shape (n_parameters,)
+        out : ndarray of shape (n_parameters,) or None
+            Without it (5) is left to `layer_gradients`; then the examples are at most as many as a
+            step of the session takes.
         examples : Examples
         scale : float
         rows : ndarray of intp, optional
@@ -383,6 +385,17 @@ class Session:
             step=dropout_step or 0,
             first_example=first_example,
         )
+
+    def layer_gradients(self, out: Array, begin: int, end: int) -> None:
+        """Set some layers' part of `out` to that of the gradient, after `gradient` without `out`.
+
+        Parameters
+        ----------
+        out : ndarray of shape (n_parameters,)
+        begin, end : int
+            The range of layers: begin + 1 to end.
+        """
+        self._workspace.layer_gradients(out, begin, end)
 
     def backward(self, out: Array, dX: Array, examples: Examples) -> None:
         """Go back from any function f of the outputs, equations (4) and (5).

@@ -109,6 +109,10 @@ def others(comm: Any = COMM) -> dict[str, Any]:
     )  # fmt: skip
     results["callbacks"] = [checksum(net.parameters), history.loss, optimizer.learning_rate]
 
+    net = nncore.Network([20, 300, 300, 300, 5], loss="cross_entropy", dtype="float64", seed=0)
+    history = net.fit(X, Y, epochs=1, batch_size=50, optimizer="sgd", seed=0, comm=comm)
+    results["groups of layers"] = [checksum(net.parameters), history.loss]
+
     net = network()
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/X.npy", X)
