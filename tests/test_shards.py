@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,31 @@ def test_many_networks_may_train_on_shards(tmp_path: Path) -> None:
     nncore.fit_many(networks, X, Y, **options)
     nncore.fit_many(twins, cut(X, CUTS[0], "x"), cut(Y, CUTS[1], "y"), **options)
     assert all(twin.equals(net) for twin, net in zip(twins, networks, strict=True))
+
+
+@pytest.mark.parametrize("own", [slice(3, 7), slice(8, 30), slice(0)])
+@pytest.mark.parametrize("chosen", [None, np.arange(1, 180, 2)], ids=["all rows", "some rows"])
+@pytest.mark.usefixtures("small_blocks")
+def test_only_the_places_of_a_batch_that_are_needed_are_read(
+    own: slice, chosen: Array | None, tmp_path: Path
+) -> None:
+    net, X, Y = problem("squared_error", "float32")
+    order = np.random.default_rng(1).permutation(N if chosen is None else len(chosen))
+    rows = order if chosen is None else chosen[order]
+    batches = [slice(first, first + 20) for first in range(0, len(rows), 20)]
+    expected = np.concatenate([rows[batch][own] for batch in batches])
+    X[np.setdiff1d(np.arange(N), expected)] = np.nan  # would be refused
+    files, read = Cut(tmp_path, [named])(X, [60, 150], "X"), list[list[Array]]()
+    given = shards.Shards(files, Y, np.arange(N), net.architecture)
+    places = shards.ShardData(given, chosen, lambda n_rows: own)
+    with closing(places.pieces(order, 20, 0)) as pieces:
+        for piece in pieces:
+            assert piece.order is not None
+            for first in range(0, piece.end, 20):
+                needed = piece.order[first : first + 20][own]
+                read.append([array[needed] for array in piece.examples.arrays])
+    for found, array in zip(zip(*read, strict=True), (X, Y, given.arrays[2]), strict=True):
+        np.testing.assert_array_equal(np.concatenate(found), array[expected])
 
 
 def test_hints_look_at_shards(tmp_path: Path) -> None:

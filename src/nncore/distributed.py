@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ._checks import as_bool, one_of
 from ._kernels import KERNELS
 from ._threads import beside
-from .parallel_steps import ParallelSteps, most_rows
+from .parallel_steps import ParallelSteps, most_rows, own_places
 from .persistence import encode_architecture
 from .session import Session
 from .training import Steps
@@ -98,6 +98,10 @@ class Alone:
         """Return the most examples of a batch that a session takes at a time."""
         return batch_size
 
+    def places(self, n_rows: int) -> slice:
+        """Return the places of a batch with so many examples that this process computes with."""
+        return slice(n_rows)
+
     def steps(self, session: Session) -> Steps:
         """Return what makes the steps of a run."""
         return session
@@ -142,8 +146,9 @@ class Ranks(Alone):
     Notes
     -----
     Every rank must make the same calls with the same arguments, on networks with the same
-    parameters. Each rank reads all rows of files, unless it has a shard. Ranks compare settings,
-    parameters and samples of the data before training, and raise `ValueError` if they differ.
+    parameters. Ranks compare settings, parameters and samples of the data before training, and
+    raise `ValueError` if they differ. Of inputs and targets in files, each rank then reads the rows
+    of its parts only.
     Callbacks, metrics and validation run on rank 0, which also writes checkpoints; the
     other ranks get its results. If a rank raises an exception, the others raise `RankError`.
     """
@@ -310,6 +315,9 @@ class Ranks(Alone):
         if self.n_shards > 1:
             return batch_size
         return most_rows(self.reduction, self.size, batch_size)
+
+    def places(self, n_rows: int) -> slice:  # noqa: D102
+        return own_places(n_rows, self)
 
     def steps(self, session: Session) -> Steps:  # noqa: D102
         return ParallelSteps(session, self, self._comm)

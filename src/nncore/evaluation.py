@@ -69,6 +69,12 @@ class Part:
         else:
             self.data = ArrayData(examples, rows)
 
+    def data_of(self, places: Callable[[int], slice]) -> Data:
+        """Return the data for a process that uses some places of each batch only; see `ShardData`."""
+        if isinstance(self.examples, Shards):
+            return ShardData(self.examples, self.rows, places)
+        return self.data
+
     def take(self, rows: Rows, name: str) -> Part:
         """Return the part of these of its examples.
 

@@ -252,7 +252,7 @@ class Fit:
             run = Run(
                 ranks.steps(session),
                 optimizer,
-                training.data,
+                training.data if ranks.size == 1 else training.data_of(ranks.places),
                 self._batch_size,
                 draw_order=draw if self._shuffle else None,
                 position=record.position,

@@ -218,6 +218,8 @@ class Reader:
         OSError
             A row could not be read.
         """
+        if len(rows) == 0:
+            return
         array = self.array
         of_rows = np.searchsorted(array.ends, rows, side="right")
         by_shard = np.argsort(of_rows, kind="stable")

@@ -17,7 +17,16 @@ from .session import NO_OPTIONS, Session, StepOptions
 if TYPE_CHECKING:
     from .distributed import Ranks
 
-__all__ = ["LEAST_BYTES", "Group", "ParallelSteps", "TreeSum", "groups", "most_rows", "n_parts"]
+__all__ = [
+    "LEAST_BYTES",
+    "Group",
+    "ParallelSteps",
+    "TreeSum",
+    "groups",
+    "most_rows",
+    "n_parts",
+    "own_places",
+]
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
@@ -160,6 +169,12 @@ class _Plan:
         for i in range(begin, end):
             tree.add(i, 1, nothing)
         return [(first, count) for first, count, _ in tree.nodes]
+
+
+def own_places(n_rows: int, ranks: Ranks) -> slice:
+    """Return the places of a batch with so many examples that this rank's parts consist of."""
+    parts = _Plan(n_rows, ranks).parts
+    return slice(parts[0][1], parts[-1][2]) if parts else slice(0)
 
 
 class ParallelSteps:

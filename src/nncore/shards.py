@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,20 @@ class ShardData:
     shards : Shards
     rows : ndarray of intp, optional
         Those to train on; by default all.
+    places : callable, optional
+        Returns which places of a batch to read, from its number of examples; by default all. At the
+        other places pieces have any examples.
     """
 
-    def __init__(self, shards: Shards, rows: Order | None = None) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        rows: Order | None = None,
+        places: Callable[[int], slice] | None = None,
+    ) -> None:
         self.n = shards.n if rows is None else len(rows)
         self._shards, self._rows = shards, rows
+        self._places = None if places is None else cache(places)
 
     def pieces(self, order: Order | None, batch_size: int, begin: int) -> Pieces:
         """See the protocol."""
@@ -140,11 +150,22 @@ class ShardData:
                     rows = order[places]
                 if self._rows is not None:
                     rows = self._rows[rows]
+                n, read = len(rows), None
+                if self._places is not None:
+                    needed = _needed(self._places, n, batch_size)
+                    rows, read = rows[needed], np.zeros(n, np.intp)
+                    read[needed] = np.arange(len(rows))
                 examples = blocks[0].fill(rows, readers)
                 if stop[0]:
                     return
-                yield Piece(examples, None, 0, len(rows))
+                yield Piece(examples, read, 0, n)
                 blocks.reverse()
+
+
+def _needed(places: Callable[[int], slice], n: int, batch_size: int) -> Order:
+    """Return the places of n examples that are needed, in batches from the first one on."""
+    batches = (np.arange(first, min(first + batch_size, n)) for first in range(0, n, batch_size))
+    return np.concatenate([batch[places(len(batch))] for batch in batches])
 
 
 class _Block:

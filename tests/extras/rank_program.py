@@ -10,7 +10,9 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from mpi4py import MPI
 import nncore
 from nncore.callbacks import Checkpoint, EarlyStopping, ReduceOnPlateau
 from nncore.distributed import RankError, Ranks
+from nncore.long_arrays import FileShard
 
 COMM = MPI.COMM_WORLD
 
@@ -153,6 +156,22 @@ def shards() -> float:
     expected = alone.fit(X[batches], Y[batches], batch_size=batch_size, **options)
     np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-12)
     return float(np.abs(net.parameters - alone.parameters).max())
+
+
+def rows_read() -> list[int]:
+    """Return which rows of a file of inputs are read to train on them."""
+    rows: list[int] = []
+    read = FileShard.read
+
+    def noted(shard: FileShard, file: Any, numbers: Any, *arguments: Any) -> None:
+        if current_thread() is not main_thread():
+            rows.extend(numbers.tolist())
+        read(shard, file, numbers, *arguments)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(FileShard, "read", noted):
+        np.save(f"{folder}/X.npy", X)
+        network().fit(f"{folder}/X.npy", Y, epochs=2, batch_size=50, seed=1, comm=COMM)
+    return rows
 
 
 def special() -> dict[str, Any]:

@@ -65,6 +65,13 @@ def test_fast_reduction_differs_by_rounding_only() -> None:
     assert results[0]["error"] < 1e-9
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_each_rank_reads_the_rows_of_its_parts_only(n: int) -> None:
+    read = run(n, "rows_read")
+    assert sorted(row for rows in read for row in rows) == sorted([*range(203)] * 2)
+    assert max(map(len, read)) < 1.3 * 2 * 203 / n
+
+
 def test_shards_make_the_batches_that_their_rows_together_make() -> None:
     assert max(result["shards"] for result in run(3, "special")) < 1e-9
 
