@@ -313,8 +313,10 @@ def test_only_the_places_of_a_batch_that_are_needed_are_read(
             assert piece.order is not None
             for first in range(0, piece.end, 20):
                 needed = piece.order[first : first + 20][own]
-                read.append([array[needed] for array in piece.examples.arrays])
-    for found, array in zip(zip(*read, strict=True), (X, Y, given.arrays[2]), strict=True):
+                arrays: Any = piece.examples.arrays
+                read.append([array[needed] for array in arrays])
+    weights: Any = given.arrays[2]
+    for found, array in zip(zip(*read, strict=True), (X, Y, weights), strict=True):
         np.testing.assert_array_equal(np.concatenate(found), array[expected])
 
 

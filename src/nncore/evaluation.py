@@ -70,7 +70,7 @@ class Part:
             self.data = ArrayData(examples, rows)
 
     def data_of(self, places: Callable[[int], slice]) -> Data:
-        """Return the data for a process that uses some places of each batch only; see `ShardData`."""
+        """Return the data of which only these places of a batch are used; see `ShardData`."""
         if isinstance(self.examples, Shards):
             return ShardData(self.examples, self.rows, places)
         return self.data
