@@ -59,7 +59,9 @@ def test_each_network_ends_with_the_bits_and_the_history_of_training_alone(n_thr
     ]
 
     networks = [create() for create, _ in NETWORKS]
-    lists = {name: [own[name] for own in own_arguments()] for name in [*DEFAULTS, "seed"]}
+    lists: dict[str, Any] = {
+        name: [own[name] for own in own_arguments()] for name in [*DEFAULTS, "seed"]
+    }
     lists["seeds"] = lists.pop("seed")
     histories = nncore.fit_many(
         networks, X, Y, optimizer=nncore.Adam(0.01), n_threads=n_threads, **lists
@@ -203,6 +205,19 @@ def test_early_stopping_of_each_network_restores_its_best_parameters() -> None:
         assert np.array_equal(net.parameters, one.best_parameters)
 
 
+def test_a_divergence_error_of_a_callback_is_an_exception_like_any_other() -> None:
+    X, Y = examples()
+    networks = [make([5, 6, 3], seed=i) for i in range(3)]
+    given = nncore.DivergenceError(7, 0.1, "as the callback says")
+
+    def fail(end: nncore.EpochEnd) -> None:
+        raise given
+
+    with pytest.raises(nncore.DivergenceError) as raised:
+        nncore.fit_many(networks, X, Y, callbacks=(fail,), n_threads=2)
+    assert raised.value is given
+
+
 @pytest.mark.usefixtures("leaves_no_thread")
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
 def test_an_exception_of_a_callback_stops_all_networks_after_whole_steps(n_threads: int) -> None:
@@ -249,6 +264,39 @@ def test_more_threads_than_the_system_has_do_no_harm(monkeypatch: pytest.MonkeyP
     X, Y = examples()
     histories = nncore.fit_many([make([5, 6, 3]) for _ in range(3)], X, Y, n_threads=3)
     assert [len(history) for history in histories] == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("leaves_no_thread")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("has_started", [True, False])
+def test_an_exception_while_threads_are_started_ends_those_that_were(
+    error: type[BaseException], has_started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, begun = threading.Thread.start, list[threading.Thread]()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if has_started or not begun:
+            start(thread)
+        begun.append(thread)
+        if len(begun) == 2:
+            raise error("a signal")
+
+    X, Y = examples()
+    networks, optimizers = (
+        [make([5, 6, 3], seed=i) for i in range(6)],
+        [nncore.Adam() for _ in range(6)],
+    )
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(error, match="a signal"):
+        nncore.fit_many(
+            networks, X, Y, epochs=10**6, batch_size=N, optimizer=optimizers, seeds=0, n_threads=4
+        )
+    assert len(begun) == 2
+    for i, (net, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
+        twin, steps = make([5, 6, 3], seed=i), optimizer.step_count
+        if steps:
+            twin.fit(X, Y, epochs=steps, batch_size=N, seed=0)
+        assert net.equals(twin)
 
 
 def test_no_network_needs_no_training() -> None:

@@ -55,6 +55,7 @@ def networks(n: int = 3) -> list[nncore.Network]:
             "sample_weight must have a sum above 0, got zeros only for rows",
         ),
         ({"n_threads": 0}, ValueError, "n_threads must be at least 1, got 0"),
+        ({"verbose": "no"}, TypeError, "verbose must be a bool, got 'no'"),
         ({"resume": __file__}, ValueError, "test_many_arguments.py"),
     ],
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import problem
+from helpers import make, problem
 
 import nncore
 from nncore.callbacks import Log, Progress
 from nncore.history import Callback
-from nncore.reports import Lines, verbose_callback
+from nncore.reports import Lines, NetworksReport, verbose_callback
 
 
 def epoch_end(epoch: int, epochs: int = 10, **values: Any) -> nncore.EpochEnd:
@@ -121,6 +121,41 @@ def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
     monkeypatch.setattr(sys, "stdout", stream())
     assert isinstance(verbose_callback(), Progress)
+
+
+# fit_many
+
+
+def fit_many(n: int, **options: Any) -> None:
+    X, Y = problem()[1:]
+    networks = [make([5, 6, 3], "identity", output="identity", seed=i) for i in range(n)]
+    nncore.fit_many(networks, X, Y, verbose=True, n_threads=2, **options)
+
+
+def test_fit_many_prints_the_networks_it_has_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    fit_many(12)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("network  1/12  loss ")
+    assert lines[-1].startswith("network 12/12  loss ")
+
+
+def test_fit_many_prints_at_most_ten_lines_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    report = NetworksReport(10, Clock())
+    for _ in range(10):
+        report.add(nncore.History(loss=[0.5]))
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/10", "10/10"]
+
+
+def test_fit_many_prints_that_a_network_diverged(capsys: pytest.CaptureFixture[str]) -> None:
+    fit_many(1, epochs=4, optimizer=nncore.SGD(1e200))
+    assert capsys.readouterr().out == "network 1/1  diverged\n"
+
+
+def test_fit_many_shows_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    fit_many(3)
+    assert "3/3" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
 
 
 # Progress

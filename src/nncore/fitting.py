@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from .resuming import (
 from .schedules import Schedule
 from .session import StepOptions
 from .streams import Stream, Streamed
-from .training import Run
+from .training import DivergenceError, Epoch, Run
 from .typing import ExamplesLike, Metrics, OptimizerName
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Fit:
     network : Network
     history : History
         The epochs so far.
+    divergence : DivergenceError or None
+        What `run` raised if it was the training that diverged, and no callback that raised.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class Fit:
     ) -> None:
         architecture = network.architecture
         self.network = network
+        self.divergence: DivergenceError | None = None
         self._ranks = ranks
         self._epochs = as_integer("epochs", epochs, high=None)
         batch_size = as_integer("batch_size", batch_size)
@@ -261,7 +264,7 @@ class Fit:
                 on_chunk=writer.end_chunk if writer else None,
                 draw_orders=several,
             )
-            for epoch in run.epochs(0 if record.is_finished else self._epochs):
+            for epoch in self._epochs_of(run):
                 metrics: dict[str, float] = {}
                 if self._evaluation.names:
                     metrics = ranks.on_first(lambda: self._evaluation.report(check))
@@ -295,6 +298,13 @@ class Fit:
                 if check is not None:
                     check()
         return record.history
+
+    def _epochs_of(self, run: Run) -> Iterator[Epoch]:
+        try:
+            yield from run.epochs(0 if self._record.is_finished else self._epochs)
+        except DivergenceError as error:
+            self.divergence = error
+            raise
 
 
 def as_validation(

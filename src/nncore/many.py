@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_row_numbers
+from ._checks import as_bool
 from ._files import FilePath
 from ._layout import Examples
 from ._threads import as_n_threads, available_threads, forked, wait_for
@@ -23,6 +24,7 @@ from .hints import hint_at_data
 from .history import Callback, History
 from .network import Network
 from .optimizers import Optimizer
+from .reports import NetworksReport
 from .session import Session
 from .shards import Shards
 from .streams import Streamed
@@ -35,6 +37,9 @@ T = TypeVar("T")
 
 # How many unused sessions a thread keeps for the next networks.
 _MOST_IDLE = 4
+
+# What Python says if the system has no more threads.
+_NO_MORE_THREADS = "can't start new thread"
 
 # One value for all networks, or a list with one for each; as a type, `list` would be invariant.
 Each: TypeAlias = T | Sequence[T]
@@ -61,6 +66,7 @@ def fit_many(
     gradient_clipping: Each[float | None] = None,
     callbacks: Each[Sequence[Callback]] = (),
     resume: Each[FilePath | None] = None,
+    verbose: bool = False,
     n_threads: int | None = None,
 ) -> list[History]:
     """Train many networks on the same data, each as `Network.fit` does and with the same bits.
@@ -92,6 +98,10 @@ def fit_many(
         They are called in the thread that trains the network. One that keeps a state, as
         ``EarlyStopping`` does, belongs to one network. If one returns True, its network's training
         stops.
+    verbose : bool, default False
+        Whether to show which networks have been trained, as `Network.fit` shows epochs: a bar if
+        tqdm is installed and the output is a terminal or a notebook, otherwise lines, at most ten a
+        second. Callbacks show a network's epochs.
     n_threads : int, optional
         How many networks to train at the same time. By default as many as the affinity mask, the
         cgroup and ``OMP_NUM_THREADS`` allow.
@@ -132,6 +142,7 @@ training_metrics, dropout, gradient_clipping, resume
     """
     networks = _as_networks(networks)
     n_threads = as_n_threads(available_threads() if n_threads is None else n_threads, 0, 0)
+    as_bool("verbose", verbose)
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(
             f"callbacks must be a tuple for all networks or a list of tuples, got {callbacks!r}"
@@ -171,7 +182,7 @@ training_metrics, dropout, gradient_clipping, resume
             raise
     _check_exclusive(fits)
     parts.hint()
-    _run(fits, n_threads)
+    _run(fits, n_threads, NetworksReport(len(fits)) if verbose else None)
     return [fit.history for fit in fits]
 
 
@@ -308,7 +319,7 @@ class _Stopped(BaseException):
     """Ends a fit because another one failed or Ctrl-C was pressed."""
 
 
-def _run(fits: Sequence[Fit], n_threads: int) -> None:
+def _run(fits: Sequence[Fit], n_threads: int, report: NetworksReport | None) -> None:
     """Run fits, each on one of the threads, of which the calling one is the first."""
     # The longest ones first, so that all threads end at about the same time.
     todo = deque(sorted(fits, key=lambda fit: -fit.work))
@@ -337,8 +348,12 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
                     with fit.network.sessions_from(idle):
                         fit.run(check)
                 except DivergenceError as error:
+                    if error is not fit.divergence:
+                        raise
                     # Without the frames, which would keep the session.
                     fit.history.error = error.with_traceback(None)
+                if report is not None:
+                    report.add(fit.history)
         except (_Stopped, IndexError):
             pass
         except BaseException as error:
@@ -346,11 +361,13 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
 
     try:
         for _ in range(min(n_threads, len(fits)) - 1):
-            thread = threading.Thread(target=work)
-            thread.start()
-            threads.append(thread)
-    except RuntimeError:
-        pass  # the system has no more threads: fewer do the same work
+            # First in the list, since a signal's handler may raise in `start`. A thread that begins
+            # after that finds `stop` set and ends.
+            threads.append(threading.Thread(target=work))
+            threads[-1].start()
+    except BaseException as error:
+        if str(error) != _NO_MORE_THREADS:  # otherwise fewer do the same work
+            fail(error)
     work()
     for thread in threads:
         while thread.is_alive():
@@ -358,6 +375,8 @@ def _run(fits: Sequence[Fit], n_threads: int) -> None:
                 wait_for(thread)
             except BaseException as error:
                 fail(error)
+    if report is not None:
+        report.close()
     if failures:
         raise failures[0]
     check()

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +17,12 @@ from typing import Any
 
 from ._display import duration, number
 from ._files import FilePath, as_path
-from .history import Callback, EpochEnd
+from .history import Callback, EpochEnd, History
 
-__all__ = ["Lines", "Log", "Progress", "verbose_callback"]
+__all__ = ["Lines", "Log", "NetworksReport", "Progress", "verbose_callback"]
+
+# The least time between two lines.
+_SECONDS_PER_LINE = 0.1
 
 
 class Log:
@@ -140,12 +144,7 @@ class Progress:
     """
 
     def __init__(self, **options: Any) -> None:
-        try:
-            from tqdm.auto import tqdm
-        except ModuleNotFoundError:
-            raise ImportError("Progress needs tqdm: pip install nncore[progress]") from None
-        layout = "{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
-        self._new_bar = partial(tqdm, **{"bar_format": layout, **options})
+        self._new_bar = _bars(**options)
         self._bar: Any = None
 
     def __call__(self, end: EpochEnd) -> None:
@@ -170,6 +169,16 @@ class Progress:
             self._bar = None
 
 
+def _bars(**options: Any) -> Callable[..., Any]:
+    """Return what creates a bar of tqdm."""
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:
+        raise ImportError("Progress needs tqdm: pip install nncore[progress]") from None
+    layout = "{n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
+    return partial(tqdm, **{"bar_format": layout, **options})
+
+
 class Lines:
     """Print a line after an epoch: at most ten a second, but always for the last epoch.
 
@@ -189,7 +198,7 @@ class Lines:
         if now < self._due:
             end.when_last(lambda: self._print(end))
             return
-        self._due = now + 0.1
+        self._due = now + _SECONDS_PER_LINE
         self._print(end)
 
     @staticmethod
@@ -201,11 +210,58 @@ class Lines:
         )
 
 
-def verbose_callback() -> Callback:
-    """Return a bar if tqdm is installed and the output is a terminal or notebook, else `Lines`."""
+class NetworksReport:
+    """Show how many of several networks have been trained, in the way of `verbose_callback`.
+
+    Parameters
+    ----------
+    n : int
+        The number of networks.
+    clock : callable, optional
+        Returns the time in seconds.
+    """
+
+    def __init__(self, n: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._n, self._clock = n, clock
+        self._done = 0
+        self._due = -math.inf
+        # Several threads train.
+        self._lock = threading.Lock()
+        self._bar: Any = None
+        if _shows_bars():
+            with suppress(ImportError):
+                self._bar = _bars(file=sys.stdout)(total=n)
+
+    def add(self, history: History) -> None:
+        """Count a network, and show its last loss."""
+        with self._lock:
+            self._done += 1
+            text = f"loss {number(history.loss[-1])}" if history.error is None else "diverged"
+            if self._bar is not None:
+                self._bar.set_postfix_str(text, refresh=False)
+                self._bar.update()
+                return
+            now = self._clock()
+            if now >= self._due or self._done == self._n:
+                self._due = now + _SECONDS_PER_LINE
+                print(f"network {self._done:{len(str(self._n))}}/{self._n}  {text}", flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _shows_bars() -> bool:
+    """Return whether the output is a terminal or a notebook."""
     output = sys.stdout
     is_notebook = type(output).__module__.startswith("ipykernel.")
-    if is_notebook or (output is not None and output.isatty()):
+    return is_notebook or (output is not None and output.isatty())
+
+
+def verbose_callback() -> Callback:
+    """Return a bar if tqdm is installed and the output is a terminal or notebook, else `Lines`."""
+    if _shows_bars():
         with suppress(ImportError):
-            return Progress(file=output)
+            return Progress(file=sys.stdout)
     return Lines()
