@@ -316,16 +316,19 @@ def check_not_negative(name: str, weights: Array) -> None:
         raise ValueError(f"{name} must not be negative, got {weights[row]} in row {row}")
 
 
-def as_weights(name: str, value: object, n: int, architecture: Architecture) -> tuple[Array, float]:
-    """Return the weights of n examples, scaled, in the network's dtype, and their sum."""
+def as_weights(
+    name: str, value: object, n: int, architecture: Architecture, *, scales: bool = True
+) -> tuple[Array, float]:
+    """Return the weights of n examples in the network's dtype, perhaps scaled, and their sum."""
     weights = as_vector(name, value, n, np.dtype(np.float64))
     check_not_negative(name, weights)
     largest = weights.max()
     if largest == 0:
         raise ValueError(f"{name} must have a sum above 0, got zeros only")
-    # Only their ratios count. A power of two scales them without rounding, and keeps the sum and
-    # its reciprocal within the type.
-    weights = np.ldexp(weights, -np.frexp(largest)[1])
+    if scales:
+        # Only their ratios count. A power of two scales them without rounding, and keeps the sum
+        # and its reciprocal within the type.
+        weights = np.ldexp(weights, -np.frexp(largest)[1])
     least = LEAST_WEIGHT[architecture.dtype.name]
     weights = np.where(weights < least, 0, weights).astype(architecture.dtype)
     return weights, float(weights.sum(dtype=np.float64))
@@ -337,6 +340,7 @@ def _as_examples(
     sample_weight: object | None,
     architecture: Architecture,
     names: tuple[str, str, str],
+    scales_weights: bool,
 ) -> tuple[Examples, float]:
     inputs = as_matrix(names[0], X, architecture.sizes[0], architecture.dtype)
     n = inputs.shape[0]
@@ -349,7 +353,7 @@ def _as_examples(
         )
     if sample_weight is None:
         return Examples(inputs, targets), float(n)
-    weights, total = as_weights(names[2], sample_weight, n, architecture)
+    weights, total = as_weights(names[2], sample_weight, n, architecture, scales=scales_weights)
     return Examples(inputs, targets, weights), total
 
 
@@ -360,6 +364,7 @@ def as_training_examples(
     architecture: Architecture,
     *,
     names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
+    scales_weights: bool = True,
 ) -> tuple[Examples, float]:
     """Return the examples for the compiled step, at least one, and the sum of their weights.
 
@@ -369,4 +374,4 @@ def as_training_examples(
         examples = plain_examples(X, Y, architecture)
         if examples is not None:
             return examples, float(examples.n)
-    return _as_examples(X, Y, sample_weight, architecture, names)
+    return _as_examples(X, Y, sample_weight, architecture, names, scales_weights)

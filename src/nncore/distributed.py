@@ -31,6 +31,9 @@ __all__ = ["ALONE", "Alone", "RankError", "Ranks", "as_ranks"]
 
 T = TypeVar("T")
 
+# What a rank tells the others instead of a number of examples after an exception.
+_FAILED = -1
+
 _yield: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
@@ -130,11 +133,11 @@ class Ranks(Alone):
         "fast" leaves the sum of the ranks' gradients to MPI's Allreduce. Its bits depend on the
         number of ranks.
     sharded : bool, default False
-        Whether each rank has rows of its own, the same number on all of them, instead of all rows.
-        Every batch then has the same number of examples of each rank, which `batch_size` must be a
-        multiple of, and the examples are shuffled within each rank's rows. There are no
-        `sample_weight`, `validation_split`, `training_metrics` and estimators, and
-        `validation_data` are the same on all ranks.
+        Whether each rank has rows of its own, or a stream, of the same length on all of them,
+        instead of all rows. Every batch then has the same number of examples of each rank, so
+        `batch_size` must be a multiple of the ranks, and the examples are shuffled within each
+        rank's. Sample weights count as they are, as in a `nncore.Stream`. `validation_data` are the
+        same on all ranks. There are no `validation_split`, `training_metrics` and estimators.
 
     Raises
     ------
@@ -175,7 +178,8 @@ class Ranks(Alone):
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.is_first = self.rank == 0
         self.n_shards = self.size if as_bool("sharded", sharded) else 1
-        self._failed = np.zeros(1, dtype=np.int8), np.zeros(self.size, dtype=np.int8)
+        # What this rank and all of them tell in `agree`.
+        self._told = np.zeros(2, dtype=np.int64), np.zeros((self.size, 2), dtype=np.int64)
         self._is_exchanging = False
         self._sharing = self._processes_on_same_cores(MPI)
         self._tokens: list[Any] = []
@@ -222,23 +226,44 @@ class Ranks(Alone):
         yield
         self._is_exchanging = False
 
-    def agree(self) -> None:
+    def agree(self, n_rows: int = 0, checksum: int = 0) -> None:
         """Wait for all ranks.
+
+        Parameters
+        ----------
+        n_rows : int, default 0
+            The examples of the batch that the ranks are at; 0 outside of a batch.
+        checksum : int, default 0
+            Of what else they have in common.
 
         Raises
         ------
         RankError
             Another rank left a block of `together` by an exception.
+        ValueError
+            The ranks are at different batches, or have different examples.
         """
-        rank = self._first_failure(failed=False)
+        told = self._tell(n_rows, checksum)
+        rank = _first_failure(told)
         if rank is not None:
             raise RankError(rank, self._comm.bcast(None, root=rank))
+        rank = int(np.argmax((told != told[0]).any(axis=1)))
+        if rank:
+            theirs, first = (
+                f"a batch of {n} examples, checksum {crc:08x}," if n else "the end of an epoch"
+                for n, crc in told[[rank, 0]].tolist()
+            )
+            raise ValueError(
+                f"X must have as many examples on all ranks, and the same unless sharded=True, "
+                f"got {first} on rank 0 where there is {theirs} on rank {rank}"
+            )
 
-    def _first_failure(self, *, failed: bool) -> int | None:
-        mine, all_of_them = self._failed
-        mine[0] = failed
+    def _tell(self, n_rows: int, checksum: int = 0) -> npt.NDArray[np.int64]:
+        """Return what each rank tells now."""
+        mine, all_of_them = self._told
+        mine[:] = n_rows, checksum
         self.wait(self._comm.Iallgather(mine, all_of_them))
-        return int(np.argmax(all_of_them)) if all_of_them.any() else None
+        return all_of_them
 
     def _fail(self, error: BaseException) -> None:
         """Tell the other ranks, where they wait next, what was raised on this one."""
@@ -246,7 +271,7 @@ class Ranks(Alone):
         if self._is_exchanging:
             print(f"nncore: rank {self.rank} raised {what}", file=sys.stderr, flush=True)
             self._comm.Abort(1)
-        rank = self._first_failure(failed=True)
+        rank = _first_failure(self._tell(_FAILED))
         self._comm.bcast(what if rank == self.rank else None, root=rank)
 
     def check_equal(  # noqa: D102
@@ -307,8 +332,10 @@ class Ranks(Alone):
         self.agree()
         shards = self._comm.allgather(fingerprints)
         return {
-            name: None if first is None else "; ".join(str(shard[name]) for shard in shards)
-            for name, first in fingerprints.items()
+            name: "; ".join(str(shard[name]) for shard in shards)
+            if any(shard[name] for shard in shards)
+            else None
+            for name in fingerprints
         }
 
     def rows_of(self, batch_size: int) -> int:  # noqa: D102
@@ -321,6 +348,11 @@ class Ranks(Alone):
 
     def steps(self, session: Session) -> Steps:  # noqa: D102
         return ParallelSteps(session, self, self._comm)
+
+
+def _first_failure(told: npt.NDArray[np.int64]) -> int | None:
+    failed = told[:, 0] == _FAILED
+    return int(np.argmax(failed)) if failed.any() else None
 
 
 def _describe(array: npt.NDArray[Any]) -> str:

@@ -184,8 +184,10 @@ def as_part(
     sample_weight: object | None,
     architecture: Architecture,
     names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
+    *,
+    scales_weights: bool = True,
 ) -> Part:
-    """Return the checked examples of a call as a part that has all of them."""
+    """Return the checked examples of a call as a part that has all of them; see `as_weights`."""
     if isinstance(X, Stream):
         for name, value in zip(names[1:], (Y, sample_weight), strict=True):
             if value is not None:
@@ -197,9 +199,14 @@ def as_part(
             "function that returns an iterator of chunks"
         )
     if are_shards(X) or are_shards(Y):
-        shards = Shards(X, Y, sample_weight, architecture, names=names)
+        shards = Shards(
+            X, Y, sample_weight, architecture, names=names, scales_weights=scales_weights
+        )
         return Part(shards, shards.weight)
-    return Part(*as_training_examples(X, Y, sample_weight, architecture, names=names))
+    examples, weight = as_training_examples(
+        X, Y, sample_weight, architecture, names=names, scales_weights=scales_weights
+    )
+    return Part(examples, weight)
 
 
 class Evaluation:

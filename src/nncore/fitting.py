@@ -31,7 +31,7 @@ from .resuming import (
 )
 from .schedules import Schedule
 from .session import StepOptions
-from .streams import Stream, Streamed
+from .streams import Stream
 from .training import DivergenceError, Epoch, Run
 from .typing import ExamplesLike, Metrics, OptimizerName
 
@@ -54,7 +54,8 @@ def fit(
     """Train a network; `Network.fit` describes parameters, result and errors."""
     architecture, ranks = network.architecture, as_ranks(comm)
     with ranks.together():
-        training = as_part(X, Y, sample_weight, architecture)
+        is_whole = ranks.n_shards == 1
+        training = as_part(X, Y, sample_weight, architecture, scales_weights=is_whole)
         validation = as_validation(validation_data, architecture)
         checked = Fit(network, training, validation, ranks=ranks, **options)
         if ranks.is_first:
@@ -153,14 +154,14 @@ class Fit:
         n, batch_size = training.n, ranks.share_of(batch_size)
         self._batch_size = batch_size if n is None else min(batch_size, n)
         if ranks.n_shards > 1:
-            if isinstance(training.examples, Streamed):
-                raise ValueError("ranks with shards need arrays or files, got a stream")
-            weighted = training.examples.arrays[2] is not None
-            if weighted or validation_split is not None or training_metrics:
-                raise ValueError(
-                    "sample_weight, validation_split and training_metrics need the same rows on "
-                    "all ranks, got ranks with shards"
-                )
+            for name, value in (
+                ("validation_split", validation_split),
+                ("training_metrics", training_metrics or None),
+            ):
+                if value is not None:
+                    raise ValueError(
+                        f"{name} needs the same rows on all ranks, got {value!r} with sharded=True"
+                    )
         settings: dict[str, Any] = {}
         if ranks.size > 1 or self._checkpoint is not None or resume is not None:
             settings = {

@@ -58,6 +58,8 @@ class Shards:
     architecture : Architecture
     names : tuple of str
         Of the three arguments, for error messages.
+    scales_weights : bool, default True
+        See `as_weights`.
 
     Attributes
     ----------
@@ -85,6 +87,7 @@ class Shards:
         architecture: Architecture,
         *,
         names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
+        scales_weights: bool = True,
     ) -> None:
         self.architecture, self.names = architecture, names
         inputs = _as_inputs(names[0], X, architecture)
@@ -100,7 +103,9 @@ class Shards:
         if sample_weight is not None:
             parts = [_loaded(part) for _, part in _parts(names[2], sample_weight)]
             given = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            weights, self.weight = as_weights(names[2], given, n, architecture)
+            weights, self.weight = as_weights(
+                names[2], given, n, architecture, scales=scales_weights
+            )
         self.arrays = inputs, targets, weights
         self.columns = [inputs] if targets is None else [inputs, targets]
 

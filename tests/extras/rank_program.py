@@ -9,7 +9,8 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from threading import current_thread, main_thread
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ import nncore
 from nncore.callbacks import Checkpoint, EarlyStopping, ReduceOnPlateau
 from nncore.distributed import RankError, Ranks
 from nncore.long_arrays import FileShard
+from nncore.sklearn import MLPClassifier
 
 COMM = MPI.COMM_WORLD
 
@@ -70,6 +72,11 @@ class DyingLoss(SquaredLoss):
 def network(dtype: str = "float32") -> nncore.Network:
     sizes = [20, 33, 17, 5]
     return nncore.Network(sizes, loss="cross_entropy", dtype=dtype, seed=0)  # type: ignore[arg-type]
+
+
+def chunks(*arrays: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    for first in range(0, len(arrays[0]), 60):
+        yield tuple(array[first : first + 60] for array in arrays)
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> int:
@@ -122,7 +129,10 @@ def others(comm: Any = COMM) -> dict[str, Any]:
         history = net.fit(f"{folder}/X.npy", Y, epochs=2, batch_size=50, seed=1, comm=comm)
     results["file"] = [checksum(net.parameters), history.loss]
 
-    from nncore.sklearn import MLPClassifier
+    net, stream = network(), nncore.Stream(lambda: chunks(X, Y, WEIGHTS), buffer=40)
+    options: Any = {"validation_data": (X, Y), "metrics": ["accuracy"], "dropout": 0.1}
+    history = net.fit(stream, epochs=2, batch_size=30, seed=1, comm=comm, **options)
+    results["stream"] = [checksum(net.parameters), history.loss, history.metrics]
 
     with Ranks(COMM) if comm is not None else warnings.catch_warnings():
         for solver in ("sgd", "adam"):
@@ -145,14 +155,21 @@ def fits_without_comm() -> dict[str, Any]:
     return optimizers(None) | others(None)
 
 
-def shards() -> float:
+def shards(*, weighted: bool, streamed: bool) -> float:
     """Return the difference between a fit on shards and one on batches of all of their rows."""
     options = dict[str, Any](epochs=2, dropout=0.3, seed=0, shuffle=False)
     rows = np.arange(60 * COMM.size).reshape(COMM.size, 60) % len(X)
     own, net, alone = rows[COMM.rank], network("float64"), network("float64")
     batch_size, ranks = 10 * COMM.size, Ranks(COMM, sharded=True)
-    history = net.fit(X[own], Y[own], batch_size=batch_size, comm=ranks, **options)
+    arrays = (X, Y, WEIGHTS) if weighted else (X, Y)
+    mine: Any = [array[own] for array in arrays]
+    given = [nncore.Stream(lambda: chunks(*mine))] if streamed else mine[:2]
+    if weighted and not streamed:
+        options["sample_weight"] = mine[2]
+    history = net.fit(*given, batch_size=batch_size, comm=ranks, **options)
     batches = rows.reshape(COMM.size, 6, 10).swapaxes(0, 1).reshape(-1)
+    if weighted:
+        options["sample_weight"] = WEIGHTS[batches]
     expected = alone.fit(X[batches], Y[batches], batch_size=batch_size, **options)
     np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-12)
     return float(np.abs(net.parameters - alone.parameters).max())
@@ -185,7 +202,9 @@ def special() -> dict[str, Any]:
     net.fit(X, Y, epochs=3, batch_size=50, seed=1, comm=Ranks(COMM, "fast"))
     results["fast"] = checksum(net.parameters)
     results["error"] = float(np.abs(net.parameters - exact.parameters).max())
-    results["shards"] = shards()
+    for weighted, streamed in product((False, True), repeat=2):
+        error = shards(weighted=weighted, streamed=streamed)
+        results[f"shards, weighted={weighted}, streamed={streamed}"] = error
     try:
         network().fit(X, Y, epochs=3, optimizer=nncore.SGD(1e30), seed=0, comm=COMM)
     except nncore.DivergenceError as error:
@@ -216,6 +235,15 @@ def fails(**options: Any) -> str:
     return "no error"
 
 
+def estimator_on_shards() -> str:
+    with Ranks(COMM, sharded=True):
+        try:
+            MLPClassifier().fit(X, Y)
+        except ValueError as error:
+            return str(error)
+    return "no error"
+
+
 def too_much(*arguments: object) -> float:
     raise OverflowError("too much")
 
@@ -241,9 +269,23 @@ def errors() -> dict[str, str]:
             X=X[is_last:], Y=Y[is_last:], batch_size=30, comm=Ranks(COMM, sharded=True)
         ),
         "batches of shards": fails(batch_size=31, comm=Ranks(COMM, sharded=True)),
-        "weights of shards": fails(
-            batch_size=30, sample_weight=WEIGHTS, comm=Ranks(COMM, sharded=True)
+        "split of shards": fails(
+            batch_size=30, validation_split=0.1, comm=Ranks(COMM, sharded=True)
         ),
+        "shorter stream": fails(
+            X=nncore.Stream(lambda: chunks(X[: 203 - 10 * is_last], Y[: 203 - 10 * is_last])),
+            Y=None,
+            batch_size=50,
+            shuffle=False,
+        ),
+        "other stream": fails(X=nncore.Stream(lambda: chunks(X + is_last, Y)), Y=None),
+        "shorter stream of shards": fails(
+            X=nncore.Stream(lambda: chunks(X[: 203 - 53 * is_last], Y[: 203 - 53 * is_last])),
+            Y=None,
+            batch_size=150,
+            comm=Ranks(COMM, sharded=True),
+        ),
+        "estimator on shards": estimator_on_shards(),
         "metric": fails(validation_split=0.2, metrics={"mine": too_much}),
     }
 

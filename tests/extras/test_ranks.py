@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,8 +73,13 @@ def test_each_rank_reads_the_rows_of_its_parts_only(n: int) -> None:
     assert max(map(len, read)) < 1.3 * 2 * 203 / n
 
 
-def test_shards_make_the_batches_that_their_rows_together_make() -> None:
-    assert max(result["shards"] for result in run(3, "special")) < 1e-9
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_shards_make_the_batches_that_their_rows_together_make(
+    weighted: bool, streamed: bool
+) -> None:
+    name = f"shards, weighted={weighted}, streamed={streamed}"
+    assert max(result[name] for result in run(3, "special")) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -81,13 +87,31 @@ def test_shards_make_the_batches_that_their_rows_together_make() -> None:
     [
         ("shards of different length", "ValueError: rows must be the same on all ranks, got "),
         ("batches of shards", "ValueError: batch_size must be a multiple of the 3 ranks, got 31"),
-        ("weights of shards", "ValueError: sample_weight, validation_split and training_metrics "),
+        ("split of shards", "ValueError: validation_split needs the same rows on all ranks, got "),
     ],
 )
 def test_shards_that_do_not_fit_are_refused_before_anything_changes(what: str, text: str) -> None:
     (error,) = {result[what] for result in run(3, "errors")}
     assert error.startswith(text)
     assert error.endswith("(unchanged)")
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("shorter stream", "got a batch of 50 examples, checksum .* of 43 .* on rank 2"),
+        ("other stream", "got a batch of 32 examples, checksum .* of 32 .* on rank 2"),
+        ("shorter stream of shards", "got a batch of 50 .* there is the end of an epoch on rank 2"),
+    ],
+)
+def test_streams_that_differ_end_the_fit_on_all_ranks(what: str, text: str) -> None:
+    (error,) = {result[what] for result in run(3, "errors")}
+    assert re.search(text, error)
+
+
+def test_estimators_refuse_shards() -> None:
+    (error,) = {result["estimator on shards"] for result in run(3, "errors")}
+    assert error == "estimators need the same rows on all ranks, got sharded=True"
 
 
 def test_divergence_is_the_same_error_on_all_ranks() -> None:

@@ -244,7 +244,7 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
         if self.solver == "lbfgs" and ranks.size > 1:
             raise ValueError("several ranks need solver='sgd' or 'adam', got solver='lbfgs'")
         if ranks.n_shards > 1:
-            raise ValueError("estimators need the same rows on all ranks, got ranks with shards")
+            raise ValueError("estimators need the same rows on all ranks, got sharded=True")
         if scipy.sparse.issparse(X):
             X = X.tocsr()
 
