@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from types import ModuleType
@@ -14,6 +15,9 @@ from nncore import _kernels, network, reference
 
 # The backend of Keras, in the tests that use it.
 os.environ.setdefault("KERAS_BACKEND", "torch")
+
+# Shells start jobs in the background with SIGINT ignored, and the tests of Ctrl-C would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
