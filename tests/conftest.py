@@ -16,7 +16,7 @@ from nncore import _kernels, network, reference
 # The backend of Keras, in the tests that use it.
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-# Shells start jobs in the background with SIGINT ignored, and the tests of Ctrl-C would wait forever.
+# Shells start background jobs with SIGINT ignored, and tests of Ctrl-C would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
