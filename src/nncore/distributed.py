@@ -86,6 +86,10 @@ class Alone:
         """Call a function on the first rank; return its result on all of them."""
         return function()
 
+    def gathered(self, value: T) -> list[T]:
+        """Return the values of all ranks, on the first one; on others their own."""
+        return [value]
+
     def follow_first(self, network: Network, optimizer: Optimizer) -> None:
         """Give the ranks the first one's parameters and learning rate after its callbacks."""
 
@@ -137,7 +141,8 @@ class Ranks(Alone):
         instead of all rows. Every batch then has the same number of examples of each rank, so
         `batch_size` must be a multiple of the ranks, and the examples are shuffled within each
         rank's. Sample weights count as they are, as in a `nncore.Stream`. `validation_data` are the
-        same on all ranks. There are no `validation_split`, `training_metrics` and estimators.
+        same on all ranks; `validation_split` holds out rows of each rank. Estimators need all rows
+        on all ranks.
 
     Raises
     ------
@@ -306,6 +311,10 @@ class Ranks(Alone):
         result: T = self._comm.bcast(value, root=0)
         return result
 
+    def gathered(self, value: T) -> list[T]:  # noqa: D102
+        self.agree()
+        return self._comm.gather(value, root=0) or [value]
+
     def follow_first(self, network: Network, optimizer: Optimizer) -> None:  # noqa: D102
         rate = self.on_first(
             lambda: None if callable(optimizer.learning_rate) else optimizer.learning_rate
@@ -331,12 +340,13 @@ class Ranks(Alone):
             return fingerprints
         self.agree()
         shards = self._comm.allgather(fingerprints)
-        return {
-            name: "; ".join(str(shard[name]) for shard in shards)
-            if any(shard[name] for shard in shards)
-            else None
-            for name in fingerprints
-        }
+        merged: dict[str, str | None] = {}
+        for name in fingerprints:
+            described = [shard[name] for shard in shards if shard.get(name) is not None]
+            if 0 < len(described) < self.size:
+                raise ValueError(f"{name} must be given on all ranks or on none")
+            merged[name] = "; ".join(described) if described else None
+        return merged
 
     def rows_of(self, batch_size: int) -> int:  # noqa: D102
         if self.n_shards > 1:

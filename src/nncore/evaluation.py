@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
 from types import FunctionType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from .streams import Stream, StreamData, Streamed
 from .training import ArrayData, Data
 
 if TYPE_CHECKING:
+    from .distributed import Alone
     from .network import Network
 
 __all__ = ["UNKNOWN_N", "Evaluation", "Part", "as_part"]
@@ -30,6 +31,25 @@ UNKNOWN_N = 1 << 30
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
+
+
+class Outputs(NamedTuple):
+    """What the loss and the metrics of a part follow from.
+
+    Attributes
+    ----------
+    loss, weight : float
+        The loss, summed with the examples' weights, and the sum of these.
+    A, Y : ndarray or None
+        Outputs and targets.
+    sample_weight : ndarray of shape (n,) or None
+    """
+
+    loss: float
+    weight: float
+    A: Array | None = None
+    Y: Array | None = None
+    sample_weight: Array | None = None
 
 
 class Part:
@@ -42,6 +62,8 @@ class Part:
         The sum of the weights of the part; None for a stream.
     rows : ndarray of intp, optional
         The examples of the part, in any order, some perhaps several times; by default all.
+    is_shard : bool, default False
+        Whether the other processes of a fit have examples of their own in this part.
 
     Attributes
     ----------
@@ -56,8 +78,10 @@ class Part:
         examples: Examples | Shards | Streamed,
         weight: float | None,
         rows: Rows | None = None,
+        *,
+        is_shard: bool = False,
     ) -> None:
-        self.examples = examples
+        self.examples, self.is_shard = examples, is_shard
         self.weight = weight
         self.rows = rows
         self.n = examples.n if rows is None else len(rows)
@@ -90,7 +114,7 @@ class Part:
         weight = float(len(rows) if weights is None else weights[rows].sum(dtype=np.float64))
         if weight == 0:
             raise ValueError(f"sample_weight must have a sum above 0, got zeros only for {name}")
-        return Part(self.examples, weight, rows)
+        return Part(self.examples, weight, rows, is_shard=self.is_shard)
 
     def split(self, validation_split: float, *, shuffled: bool) -> tuple[Part, Part]:
         """Return two parts of this one, for training and for validation.
@@ -128,6 +152,18 @@ class Part:
         check: Callable[[], object] | None = None,
     ) -> dict[str, float]:
         """Return the mean loss, under "loss", and the metrics, from one pass over the part."""
+        outputs = self.outputs(network, n_threads, check, keeps_all=bool(metrics))
+        return _values([outputs], metrics)
+
+    def outputs(
+        self,
+        network: Network,
+        n_threads: int | None,
+        check: Callable[[], object] | None = None,
+        *,
+        keeps_all: bool,
+    ) -> Outputs:
+        """Return what loss and metrics follow from, the arrays only if they are to be kept."""
         outputs: list[Array] = []
         given: list[tuple[Array, Array | None]] = []
         total = weight = 0.0
@@ -138,25 +174,21 @@ class Part:
             session.watch(check)
             for piece in pieces:
                 n, out = piece.end - piece.begin, None
-                if metrics:
+                if keeps_all:
                     out = np.empty((n, network.sizes[-1]), dtype=network.dtype)
                     outputs.append(out)
                 total = session.total_loss(piece.examples, piece.order, out, total)
                 if self.n is None:
                     _, Y, weights = piece.examples.arrays
                     weight += n if weights is None else float(weights.sum(dtype=np.float64))
-                    if metrics:
+                    if keeps_all:
                         assert Y is not None
                         # The memory of a piece is used again.
                         given.append((Y.copy(), None if weights is None else weights.copy()))
-        values = {"loss": total / (weight if self.weight is None else self.weight)}
-        if metrics:
-            A = np.concatenate(outputs) if len(outputs) > 1 else outputs[0]
-            A.flags.writeable = False
-            Y, weights = _joined(given) if given else self._given
-            for metric in metrics:
-                values[metric.name] = metric(Y, A, weights)
-        return values
+        weight = weight if self.weight is None else self.weight
+        if not keeps_all:
+            return Outputs(total, weight)
+        return Outputs(total, weight, _joined(outputs), *(_both_joined(given) or self._given))
 
     @cached_property
     def _given(self) -> tuple[Array, Array | None]:
@@ -171,11 +203,34 @@ class Part:
         return Y, None if weights is None else weights[rows].astype(np.float64)
 
 
-def _joined(parts: list[tuple[Array, Array | None]]) -> tuple[Array, Array | None]:
-    """Return the targets and weights of all parts."""
+def _joined(arrays: Sequence[Array]) -> Array:
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _both_joined(
+    parts: Sequence[tuple[Array, Array | None]],
+) -> tuple[Array, Array | None] | None:
+    """Return the targets and weights of all parts, if there are any."""
+    if not parts:
+        return None
     weights = [part for _, part in parts if part is not None]
-    Y = np.concatenate([targets for targets, _ in parts])
-    return Y, np.concatenate(weights).astype(np.float64) if weights else None
+    Y = _joined([targets for targets, _ in parts])
+    return Y, _joined(weights).astype(np.float64, copy=False) if weights else None
+
+
+def _values(parts: Sequence[Outputs], metrics: Sequence[Metric]) -> dict[str, float]:
+    """Return the mean loss of all parts together, under "loss", and their metrics."""
+    values = {"loss": sum(part.loss for part in parts) / sum(part.weight for part in parts)}
+    if metrics:
+        A = _joined([part.A for part in parts if part.A is not None])
+        A.flags.writeable = False
+        given = _both_joined([(part.Y, part.sample_weight) for part in parts if part.Y is not None])
+        assert given is not None
+        Y, weights = given
+        Y.flags.writeable = False
+        for metric in metrics:
+            values[metric.name] = metric(Y, A, weights)
+    return values
 
 
 def as_part(
@@ -185,28 +240,26 @@ def as_part(
     architecture: Architecture,
     names: tuple[str, str, str] = ("X", "Y", "sample_weight"),
     *,
-    scales_weights: bool = True,
+    is_shard: bool = False,
 ) -> Part:
-    """Return the checked examples of a call as a part that has all of them; see `as_weights`."""
+    """Return the checked examples of a call as a part that has all of them; see `Part`."""
     if isinstance(X, Stream):
         for name, value in zip(names[1:], (Y, sample_weight), strict=True):
             if value is not None:
                 raise TypeError(f"{name} must come in the chunks of a stream, got an argument")
-        return Part(Streamed(X, architecture), None)
+        return Part(Streamed(X, architecture), None, is_shard=is_shard)
     if isinstance(X, (FunctionType, GeneratorType)):
         raise TypeError(
             f"{names[0]} must be an array, got a {type(X).__name__}; nncore.Stream(chunks) takes a "
             "function that returns an iterator of chunks"
         )
     if are_shards(X) or are_shards(Y):
-        shards = Shards(
-            X, Y, sample_weight, architecture, names=names, scales_weights=scales_weights
-        )
-        return Part(shards, shards.weight)
+        shards = Shards(X, Y, sample_weight, architecture, names=names, scales_weights=not is_shard)
+        return Part(shards, shards.weight, is_shard=is_shard)
     examples, weight = as_training_examples(
-        X, Y, sample_weight, architecture, names=names, scales_weights=scales_weights
+        X, Y, sample_weight, architecture, names=names, scales_weights=not is_shard
     )
-    return Part(examples, weight)
+    return Part(examples, weight, is_shard=is_shard)
 
 
 class Evaluation:
@@ -221,6 +274,8 @@ class Evaluation:
         The part whose loss and metrics are reported under names that begin with "validation_".
     metrics : sequence of Metric
     n_threads : int or None
+    ranks : Alone
+        The processes of the fit.
 
     Attributes
     ----------
@@ -235,6 +290,7 @@ class Evaluation:
         validation: Part | None,
         metrics: Sequence[Metric],
         n_threads: int | None,
+        ranks: Alone,
     ) -> None:
         if metrics and training is None and validation is None:
             raise ValueError(
@@ -246,13 +302,14 @@ class Evaluation:
         self._training, self._validation = training, validation
         self._metrics = metrics
         self._n_threads = n_threads
+        self._ranks = ranks
         names = [metric.name for metric in metrics]
         self.names = names if training else []
         if validation:
             self.names += [VALIDATION + name for name in ("loss", *names)]
 
     def report(self, check: Callable[[], object] | None = None) -> dict[str, float]:
-        """Return the losses and metrics of the current parameters.
+        """Return the losses and metrics of the current parameters, on all processes.
 
         Parameters
         ----------
@@ -269,4 +326,9 @@ class Evaluation:
         return report
 
     def _evaluate(self, part: Part, check: Callable[[], object] | None) -> dict[str, float]:
-        return part.evaluate(self._network, self._metrics, self._n_threads, check)
+        network, metrics, n_threads = self._network, self._metrics, self._n_threads
+        if part.is_shard:
+            own = part.outputs(network, n_threads, check, keeps_all=bool(metrics))
+            shards = self._ranks.gathered(own)
+            return self._ranks.on_first(lambda: _values(shards, metrics))
+        return self._ranks.on_first(lambda: part.evaluate(network, metrics, n_threads, check))

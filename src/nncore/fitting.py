@@ -54,8 +54,7 @@ def fit(
     """Train a network; `Network.fit` describes parameters, result and errors."""
     architecture, ranks = network.architecture, as_ranks(comm)
     with ranks.together():
-        is_whole = ranks.n_shards == 1
-        training = as_part(X, Y, sample_weight, architecture, scales_weights=is_whole)
+        training = as_part(X, Y, sample_weight, architecture, is_shard=ranks.n_shards > 1)
         validation = as_validation(validation_data, architecture)
         checked = Fit(network, training, validation, ranks=ranks, **options)
         if ranks.is_first:
@@ -142,6 +141,7 @@ class Fit:
             validation,
             checked_metrics,
             n_threads,
+            ranks,
         )
         self._given = as_callbacks(callbacks, ["loss", *self._evaluation.names], optimizer)
         self._callbacks, self._checkpoint = split_checkpoint(self._given)
@@ -153,15 +153,6 @@ class Fit:
         options = as_step_options(dropout, gradient_clipping, architecture.n_hidden, lambda: 0)
         n, batch_size = training.n, ranks.share_of(batch_size)
         self._batch_size = batch_size if n is None else min(batch_size, n)
-        if ranks.n_shards > 1:
-            for name, value in (
-                ("validation_split", validation_split),
-                ("training_metrics", training_metrics or None),
-            ):
-                if value is not None:
-                    raise ValueError(
-                        f"{name} needs the same rows on all ranks, got {value!r} with sharded=True"
-                    )
         settings: dict[str, Any] = {}
         if ranks.size > 1 or self._checkpoint is not None or resume is not None:
             settings = {
@@ -178,7 +169,8 @@ class Fit:
                 **ranks.merged(fingerprints("", training.examples, architecture.dtype, given_rows)),
             }
             if validation is not None:
-                settings |= fingerprints("validation ", validation.examples, architecture.dtype)
+                prints = fingerprints("validation ", validation.examples, architecture.dtype)
+                settings |= ranks.merged(prints) if validation.is_shard else prints
         n_batches = None if n is None else -(-n // self._batch_size)
         self._record = Record(settings, rng, options, self._callbacks, n_batches)
         if self._checkpoint is not None:
@@ -268,7 +260,7 @@ class Fit:
             for epoch in self._epochs_of(run):
                 metrics: dict[str, float] = {}
                 if self._evaluation.names:
-                    metrics = ranks.on_first(lambda: self._evaluation.report(check))
+                    metrics = self._evaluation.report(check)
                 validation_loss = metrics.pop("validation_loss", None)
                 own_weight = training.weight if ranks.n_shards == 1 else None
                 loss = epoch.loss / (own_weight or epoch.weight)

@@ -82,12 +82,16 @@ def test_shards_make_the_batches_that_their_rows_together_make(
     assert max(result[name] for result in run(3, "special")) < 1e-9
 
 
+def test_metrics_of_shards_are_those_of_all_of_their_rows() -> None:
+    assert max(run(3, "metrics_of_shards")) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("what", "text"),
     [
         ("shards of different length", "ValueError: rows must be the same on all ranks, got "),
+        ("weights of one shard", "ValueError: sample_weight must be given on all ranks or on none"),
         ("batches of shards", "ValueError: batch_size must be a multiple of the 3 ranks, got 31"),
-        ("split of shards", "ValueError: validation_split needs the same rows on all ranks, got "),
     ],
 )
 def test_shards_that_do_not_fit_are_refused_before_anything_changes(what: str, text: str) -> None:
