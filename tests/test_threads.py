@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from custom_losses import Custom
 from helpers import (
     CALLS,
     Array,
@@ -24,6 +25,8 @@ from helpers import (
 )
 
 import nncore
+from nncore import _kernels
+from nncore._layout import Examples
 from nncore.history import Callback
 
 DType = np.dtype[Any]
@@ -98,6 +101,51 @@ def test_fit_gives_the_same_bits_for_any_number_of_threads(
     expected = result(1)
     for n_threads in TEAMS:
         assert result(n_threads) == expected
+
+
+# Large enough to be cut into blocks if 3, 8 or 16 threads share a batch of 4 spans; with layers
+# whose last panel has one column, and a layer of one unit.
+UNEVEN = [401, 513, 1, 521, 170]
+
+TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "kept derivatives": ({"hidden": "gelu"}, {"batch_size": 121, "dropout": 0.3}),
+    "softmax": ({"hidden": "relu", "loss": "cross_entropy"}, {"batch_size": 121}),
+    "two blocks of rows": ({"hidden": "tanh"}, {"batch_size": 300, "dropout": [0.2, 0.0, 0.5]}),
+    "a loss of the user's": (
+        {"hidden": "silu", "loss": Custom(), "output": "identity"},
+        {"batch_size": 121},
+    ),
+}
+
+
+@pytest.mark.parametrize(("layers", "options"), TRAININGS.values(), ids=TRAININGS)
+def test_layers_cut_into_blocks_give_the_bits_of_one_thread(
+    layers: dict[str, Any], options: dict[str, Any], dtype: DType
+) -> None:
+    def result(n_threads: int) -> list[Any]:
+        net, X, Y = problem(UNEVEN, 311, dtype=dtype, **layers)
+        optimizer = nncore.Adam(0.01)
+        history = net.fit(
+            X, Y, optimizer=optimizer, sample_weight=weights, seed=4, n_threads=n_threads, **options
+        )
+        return snapshot(net, optimizer, history.loss)
+
+    weights = np.arange(311) % 3
+    expected = result(1)
+    for n_threads in (2, 3, 5, 8, 16):
+        assert result(n_threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "are_blocks"), [(1, False), (2, False), (3, True), (16, True)]
+)
+def test_layers_are_cut_into_blocks_if_spans_would_leave_threads_idle(
+    n_threads: int, are_blocks: bool
+) -> None:
+    net, X, Y = problem(UNEVEN, 121)
+    with net.session(121, batch_size=121, n_threads=n_threads) as session:
+        session.gradient(np.empty_like(net.parameters), Examples(X, Y), 1.0)
+        assert session._workspace.in_blocks == (are_blocks and _kernels.KERNELS != "blas")
 
 
 @every_call

@@ -16,13 +16,18 @@ cdef enum Kind:
 
 
 # What the items of a phase are: one or more spans that go forward, or forward and back, or one of
-# both for the whole batch first, and tiles.
+# both for the whole batch first; blocks of a layer's activations or deltas; and tiles.
 cdef enum Phase:
     FORWARD
     BACKWARD
     # (1), keeping every layer's activations; then (3) and (4) from ∂E/∂A in the targets' place.
     ACTIVATE
     GO_BACK
+    # The three before with the work on whole layers in phases of its own: the examples' gathering,
+    # then (1) layer by layer, before the phase itself, and (4) after it.
+    GATHER
+    FORWARD_BLOCK
+    DELTA_BLOCK
     # (5) and (6) on a tile: of plain gradient descent, and of the other rules.
     DESCEND
     FUSED
@@ -76,6 +81,9 @@ cdef class Items(Layout):
         double shrinkage, bias_shrinkage
         # The spans of the batch, and how many of them an item has.
         Py_ssize_t n_spans, item_spans
+        # Whether (1) and (4) have phases of their own; the layer, and how it is cut into blocks.
+        readonly bint in_blocks
+        Py_ssize_t l, row_blocks, column_blocks
         # Of each span.
         double *span_losses
         double *span_weights
@@ -90,6 +98,8 @@ cdef class Items(Layout):
 
 
 cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil
+
+cdef Py_ssize_t panels_to_cut(Items w, Py_ssize_t n) noexcept nogil
 
 cdef void copy_outputs(Items w, char *out) noexcept nogil
 

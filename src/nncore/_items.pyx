@@ -1,8 +1,9 @@
-"""The items of a step's phases: spans of examples, and tiles of W.
+"""The items of a step's phases: spans of examples, blocks of layers, and tiles of W.
 
-A span goes through (1) to (4) by itself; a tile's gradient (5) and update (6) run back to back. The
-products run on the tiles of csrc/products.h or on BLAS, behind the same table of functions. All
-addresses are bytes and all offsets numbers, so one source serves float32 and float64.
+A span goes through (1) to (4) by itself, unless (1) and (4) have phases whose items are blocks of
+one layer; a tile's gradient (5) and update (6) run back to back. The products run on the tiles of
+csrc/products.h or on BLAS, behind the same table of functions. All addresses are bytes and all
+offsets numbers, so one source serves float32 and float64.
 """
 
 cimport numpy as cnp
@@ -46,8 +47,8 @@ cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil:
     """Work on the items of a phase, with the workers that are there, until all are finished."""
     cdef Py_ssize_t i
     w.phase = phase
-    # Spans may be abandoned; tiles that change the parameters may not.
-    w.team.may_stop = phase <= GO_BACK
+    # Spans and blocks may be abandoned; tiles that change the parameters may not.
+    w.team.may_stop = phase < DESCEND
     if not w.team.has_workers:
         for i in range(n_items):
             _item(w, i, 0)
@@ -58,8 +59,11 @@ cdef void run_phase(Items w, Phase phase, Py_ssize_t n_items) noexcept nogil:
 
 
 cdef inline void _item(Items w, Py_ssize_t i, int rank) noexcept nogil:
-    if w.phase <= GO_BACK:
-        _spans(w, i, rank)
+    if w.phase < DESCEND:
+        if w.phase < FORWARD_BLOCK:
+            _spans(w, i, rank)
+        else:
+            _block(w, i)
         if rank == 0:
             watch(w.team, w.item_spans * w.span * w.n_packed)
         return
@@ -92,10 +96,16 @@ cdef void _spans(Items w, Py_ssize_t i, int rank) noexcept nogil:
         const char *sample_weight = NULL
     if w.examples.sample_weight != NULL:
         sample_weight = w.sample_weight + row * w.itemsize
-    if w.phase != GO_BACK:
+    if w.phase == GATHER or not (w.in_blocks or w.phase == GO_BACK):
         if sample_weight != NULL:
             _gather_weights(w, i * w.item_spans, <char *> sample_weight, first, n_rows)
-        if not _activate(w, outputs, sample_weight, first, row, n_rows) or w.phase == ACTIVATE:
+        if not _take_examples(w, sample_weight, first, row, n_rows) or w.phase == GATHER:
+            return
+        _activate(w, first, row, n_rows)
+    if w.phase != GO_BACK:
+        if not w.outputs_are_panel:
+            _complete_outputs(w, outputs, row, n_rows)
+        if w.phase == ACTIVATE:
             return
         if w.examples.Y.data != NULL:
             set_targets(w, Y, &w.examples.Y, w.order, first, n_rows)
@@ -130,83 +140,105 @@ cdef void copy_outputs(Items w, char *out) noexcept nogil:
         memcpy(out, w.outputs, w.n_rows * w.n_out * w.itemsize)
 
 
-cdef bint _activate(
-    Items w, char *outputs, const char *sample_weight, Py_ssize_t first, Py_ssize_t row,
-    Py_ssize_t n_rows,
+cdef bint _take_examples(
+    Items w, const char *sample_weight, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
-    """(1) for some rows. Return False if their inputs were to be checked and are not finite."""
+    """Gather some rows. Return False if they were to be checked and are not finite."""
     cdef:
-        Py_ssize_t l, A_stride = 0, capacity = w.capacity, size = w.itemsize
+        Py_ssize_t size = w.itemsize
         const Source *X = &w.examples.X
         char *examples = w.activations + w.layers[0].A_prev * size
-        char *parameters = w.packed[<int> PARAMETERS]
-        const char *A_prev
-        char *A
-        char *derivatives
-        Layer *layer
-        nncore_sigma sigma
     if w.rows_in_place:
-        A_prev = X.data + (first - row) * X.row_stride
-        A_stride = X.row_stride // size
         if w.checks_rows and not w.kernels.finite(
-                A_prev + row * X.row_stride, n_rows, w.n_in, A_stride):
+                X.data + first * X.row_stride, n_rows, w.n_in, X.row_stride // size):
             stop(w.team)
             return False
     else:
-        A_prev = examples
         w.kernels.gather(
             examples, X.data, X.type, X.row_stride, X.column_stride, w.order, w.n_order, first,
-            w.panel_width or w.n_in, row, n_rows, capacity, w.n_in)
+            w.panel_width or w.n_in, row, n_rows, w.capacity, w.n_in)
         if w.checks_rows and not _panels_are_finite(w, examples, row, n_rows):
             stop(w.team)
             return False
     if sample_weight != NULL and w.phase != FORWARD:
         _clear_weightless(w, examples, sample_weight, row, n_rows)
-    for l in range(w.depth):
-        layer = &w.layers[l]
-        # Softmax needs whole rows, so in several panels it waits until they are row-major.
-        sigma = layer.sigma
-        if sigma.kind == SOFTMAX and not w.outputs_are_panel:
-            sigma.kind = IDENTITY
-        A = w.activations + layer.A * size
-        derivatives = NULL
-        if w.phase != FORWARD and layer.derivatives != layer.A:
-            derivatives = w.activations + layer.derivatives * size
-        w.kernels.forward(
-            A, derivatives, A_prev, A_stride, parameters + layer.W * size,
-            parameters + layer.b * size, sigma, row, n_rows, capacity, layer.n_prev, layer.n)
-        if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
-            _dropout(w, l, A, row, n_rows)
-            if derivatives != NULL:
-                _dropout(w, l, derivatives, row, n_rows)
-        if w.outs[l] != NULL:
-            _copy_rows(w, w.outs[l] + first * layer.n * size, A, row, n_rows, layer.n)
-        A_prev = A
-        A_stride = 0
-    if not w.outputs_are_panel:
-        if w.outs[w.depth - 1] == NULL:
-            _copy_rows(w, outputs, A_prev, row, n_rows, w.n_out)
-        layer = &w.layers[w.depth - 1]
-        if layer.sigma.kind == SOFTMAX:
-            w.kernels.bias_activation(outputs, NULL, NULL, layer.sigma, n_rows, w.n_out)
     return True
 
 
-cdef void _dropout(
-    Items w, Py_ssize_t l, char *A, Py_ssize_t row, Py_ssize_t n_rows,
+cdef void _activate(
+    Items w, Py_ssize_t first, Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
-    """Drop units of layer l + 1, at index l."""
+    """(1) for some rows."""
+    cdef:
+        Py_ssize_t l, A_stride = 0
+        const Source *X = &w.examples.X
+        const char *A_prev = w.activations + w.layers[0].A_prev * w.itemsize
+        Layer *layer
+    if w.rows_in_place:
+        A_prev = X.data + (first - row) * X.row_stride
+        A_stride = X.row_stride // w.itemsize
+    for l in range(w.depth):
+        layer = &w.layers[l]
+        _forward(w, l, A_prev, A_stride, row, n_rows, 0, layer.n)
+        A_prev = w.activations + layer.A * w.itemsize
+        A_stride = 0
+        if w.outs[l] != NULL:
+            _copy_rows(w, w.outs[l] + first * layer.n * w.itemsize, A_prev, row, n_rows, layer.n)
+
+
+cdef void _forward(
+    Items w, Py_ssize_t l, const char *A_prev, Py_ssize_t A_stride, Py_ssize_t row,
+    Py_ssize_t n_rows, Py_ssize_t unit, Py_ssize_t n_units,
+) noexcept nogil:
+    """(1) of layer l + 1, at index l, for some rows and n_units from the panel of `unit` on."""
+    cdef:
+        Py_ssize_t size = w.itemsize
+        Layer *layer = &w.layers[l]
+        char *parameters = w.packed[<int> PARAMETERS]
+        char *A = w.activations + (layer.A + unit * w.capacity) * size
+        char *derivatives = NULL
+        nncore_sigma sigma = layer.sigma
+    # Softmax needs whole rows, so in several panels it waits until they are row-major.
+    if sigma.kind == SOFTMAX and not w.outputs_are_panel:
+        sigma.kind = IDENTITY
+    if w.phase != FORWARD and layer.derivatives != layer.A:
+        derivatives = w.activations + (layer.derivatives + unit * w.capacity) * size
+    w.kernels.forward(
+        A, derivatives, A_prev, A_stride, parameters + (layer.W + unit * layer.n_prev) * size,
+        parameters + (layer.b + unit) * size, sigma, row, n_rows, w.capacity, layer.n_prev, n_units)
+    if w.drops and w.phase != FORWARD and layer.dropout_rate > 0:
+        _dropout(w, l, A, row, n_rows, unit, n_units)
+        if derivatives != NULL:
+            _dropout(w, l, derivatives, row, n_rows, unit, n_units)
+
+
+cdef void _complete_outputs(
+    Items w, char *outputs, Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Copy outputs in several panels to a row-major array, and finish softmax there."""
+    cdef Layer *last = &w.layers[w.depth - 1]
+    if w.outs[w.depth - 1] == NULL:
+        _copy_rows(w, outputs, w.activations + last.A * w.itemsize, row, n_rows, w.n_out)
+    if last.sigma.kind == SOFTMAX:
+        w.kernels.bias_activation(outputs, NULL, NULL, last.sigma, n_rows, w.n_out)
+
+
+cdef void _dropout(
+    Items w, Py_ssize_t l, char *A, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t unit,
+    Py_ssize_t n_units,
+) noexcept nogil:
+    """Drop units of layer l + 1, at index l, from `unit` on."""
     cdef Layer *layer = &w.layers[l]
     w.kernels.dropout(
-        A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1, w.first_example,
-        w.panel_width or layer.n, row, n_rows, w.capacity, layer.n)
+        A, layer.dropout_rate, w.rule.dropout_seed, w.dropout_step, l + 1, w.first_example, unit,
+        w.panel_width or layer.n, row, n_rows, w.capacity, n_units)
 
 
 cdef void _go_back(
     Items w, const char *outputs, const char *Y, const char *sample_weight, Py_ssize_t first,
     Py_ssize_t row, Py_ssize_t n_rows,
 ) noexcept nogil:
-    """(3) and (4) for some rows."""
+    """(3) for some rows and, unless blocks follow, (4)."""
     cdef:
         Py_ssize_t l, size = w.itemsize
         Layer *last = &w.layers[w.depth - 1]
@@ -228,8 +260,10 @@ cdef void _go_back(
         w.kernels.gather(
             delta, output_deltas, w.own_type, w.n_out * size, size, NULL, 0, 0, w.panel_width,
             row, n_rows, w.capacity, w.n_out)
+    if w.in_blocks:
+        return
     for l in range(w.depth - 1, 0, -1):
-        _delta(w, l, row, n_rows)
+        _delta(w, l, row, n_rows, 0, w.layers[l].n_prev)
     if w.dX != NULL:
         _input_delta(w, first, row, n_rows)
 
@@ -278,28 +312,55 @@ cdef void _add_losses(
             sample_weight += w.span * w.itemsize
 
 
-cdef void _delta(Items w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows) noexcept nogil:
-    """(4) from layer l + 1, at index l, to layer l."""
+cdef void _delta(
+    Items w, Py_ssize_t l, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t unit, Py_ssize_t n_units,
+) noexcept nogil:
+    """(4) from layer l + 1, at index l, to n_units of layer l from the panel of `unit` on."""
     cdef:
-        Py_ssize_t size = w.itemsize
+        Py_ssize_t size = w.itemsize, at = unit * w.capacity
         Layer *layer = &w.layers[l]
         Layer *before = &w.layers[l - 1]
         # The derivatives have gone through dropout themselves.
         bint drops = (
             w.drops and before.dropout_rate > 0 and before.derivatives == before.A)
-        char *delta_prev = w.deltas + layer.A_prev * size
-        const char *derivatives = w.activations + before.derivatives * size
+        char *delta_prev = w.deltas + (layer.A_prev + at) * size
+        const char *derivatives = w.activations + (before.derivatives + at) * size
         const char *W = (
-            w.transposes + layer.transposed * size if w.panel_width
+            w.transposes + (layer.transposed + unit * layer.n) * size if w.panel_width
             else w.packed[<int> PARAMETERS] + layer.W * size)
     w.kernels.delta(
         delta_prev, w.deltas + layer.A * size, W, derivatives,
-        NO_SIGMA if drops else before.sigma, row, n_rows, w.capacity, layer.n_prev, layer.n)
+        NO_SIGMA if drops else before.sigma, row, n_rows, w.capacity, n_units, layer.n)
     if drops:
         w.kernels.dropout_derivative(
             delta_prev, derivatives, before.sigma, before.dropout_rate, w.rule.dropout_seed,
-            w.dropout_step, l, w.first_example, w.panel_width or layer.n_prev, row, n_rows,
-            w.capacity, layer.n_prev)
+            w.dropout_step, l, w.first_example, unit, w.panel_width or layer.n_prev, row, n_rows,
+            w.capacity, n_units)
+
+
+cdef Py_ssize_t panels_to_cut(Items w, Py_ssize_t n) noexcept nogil:
+    """The panels of n units, less a last one of one unit, which would have no panel by itself."""
+    return max((n + w.panel_width - 2) // w.panel_width, 1)
+
+
+cdef void _block(Items w, Py_ssize_t i) noexcept nogil:
+    """(1) or (4) for block i of the layer in progress."""
+    cdef:
+        Layer *layer = &w.layers[w.l]
+        Py_ssize_t n = layer.n if w.phase == FORWARD_BLOCK else layer.n_prev
+        Py_ssize_t row = i % w.row_blocks * w.n_rows // w.row_blocks
+        Py_ssize_t n_rows = (i % w.row_blocks + 1) * w.n_rows // w.row_blocks - row
+        Py_ssize_t n_panels = panels_to_cut(w, n)
+        Py_ssize_t column = i // w.row_blocks
+        Py_ssize_t unit = column * n_panels // w.column_blocks * w.panel_width
+        Py_ssize_t end = (column + 1) * n_panels // w.column_blocks * w.panel_width
+    if column + 1 == w.column_blocks:
+        end = n
+    if w.phase == FORWARD_BLOCK:
+        _forward(
+            w, w.l, w.activations + layer.A_prev * w.itemsize, 0, row, n_rows, unit, end - unit)
+    else:
+        _delta(w, w.l, row, n_rows, unit, end - unit)
 
 
 cdef void _input_delta(

@@ -247,7 +247,7 @@ cpdef int dropout(
             refuse("a rate in [0, 1)", (rate,))
     if A.shape[1]:
         table_of(matrix(A)).dropout(
-            <void *> matrix(A), rate, seed, step, l, first_example, A.shape[1], 0, A.shape[0],
+            <void *> matrix(A), rate, seed, step, l, first_example, 0, A.shape[1], 0, A.shape[0],
             A.shape[0], A.shape[1])
     return 0
 
@@ -280,7 +280,7 @@ cpdef int dropout_derivative(
     if A.shape[1]:
         table_of(matrix(A)).dropout_derivative(
             <void *> matrix(delta), matrix(A), sigma_of(activation, slope), rate, seed, step, l,
-            first_example, A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
+            first_example, 0, A.shape[1], 0, A.shape[0], A.shape[0], A.shape[1])
     return 0
 
 

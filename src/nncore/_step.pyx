@@ -1,12 +1,13 @@
 """The step, equations (1) to (6), for a team of threads.
 
 A step has two phases. Phase 1 cuts the batch into spans of examples; each span goes through (1),
-(3) and (4) for all layers, since W is only read. Phase 2 cuts every W into tiles; each tile's
-gradient (5) and update (6) run back to back while it is in the cache. Spans and tiles depend on the
-shapes alone and go to whichever thread is free. Nothing is summed across threads, so the result has
-the same bits for any number of them.
+(3) and (4) for all layers, since W is only read; with fewer spans than threads, (1) and (4) go
+through blocks of one layer after the other. Phase 2 cuts every W into tiles; each tile's gradient
+(5) and update (6) run back to back while it is in the cache. Items go to whichever thread is free.
+Spans and tiles depend on the shapes alone and no sum crosses blocks, so the result has the same
+bits for any number of threads.
 
-_items.pyx works on spans and tiles; the code here leads: it opens the phases one after the other.
+_items.pyx works on the items; the code here leads: it opens the phases one after the other.
 """
 
 cimport numpy as cnp
@@ -15,9 +16,9 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from nncore._items cimport (
-    ACCUMULATE, ACTIVATE, ADAM, AMSGRAD, BACKWARD, DESCEND, FORWARD, FUSED, GO_BACK,
-    GRADIENT_DESCENT, MEASURE, MEASURED, MOMENTUM, RMSPROP, UPDATE, Items, Rule, copy_outputs,
-    run_phase, set_targets)
+    ACCUMULATE, ACTIVATE, ADAM, AMSGRAD, BACKWARD, DELTA_BLOCK, DESCEND, FORWARD, FORWARD_BLOCK,
+    FUSED, GATHER, GO_BACK, GRADIENT_DESCENT, MEASURE, MEASURED, MOMENTUM, RMSPROP, UPDATE, Items,
+    Phase, Rule, copy_outputs, panels_to_cut, run_phase, set_targets)
 from nncore._kernels cimport CUSTOM, Loss
 from nncore._layout cimport GRADIENT, Counter, Examples, Source, Tile, source_of
 from nncore._team cimport is_stopped, watch
@@ -42,6 +43,11 @@ cdef enum:
     LEAST_SPAN_WORK = 400_000
     # The most examples of an item: a W beyond L2 is read from memory once per item.
     LONGEST_ITEM = 256
+    # The most examples of a block, how many blocks of a layer a thread gets, about, and how many
+    # multiplications pay for the phases that blocks add.
+    BLOCK_ROWS = 256
+    BLOCKS_PER_THREAD = 4
+    LEAST_LAYER_WORK = 500_000
 
 # What a batch counts for, in multiplications, until signals are checked again.
 cdef enum:
@@ -431,13 +437,13 @@ cdef void _jacobian(Workspace w, char *out) noexcept nogil:
     w.team.enter()
     while begin < n and not w.team.interrupted:
         _cut_spans(w, begin, min(w.batch_size, n - begin))
-        run_phase(w, ACTIVATE, _n_items(w))
+        _run_spans(w, ACTIVATE)
         for j in range(w.n_out):
             if w.team.interrupted:
                 break
             _set_targets_to_unit(w, j)
             w.dX = out + j * w.n_in * w.itemsize
-            run_phase(w, GO_BACK, _n_items(w))
+            _run_spans(w, GO_BACK)
         begin += w.n_rows
     w.team.leave()
 
@@ -473,7 +479,7 @@ cdef void _forward_all(Workspace w) noexcept nogil:
     # A workspace for small batches may lack the rows for every thread.
     w.team.has_workers = has_workers and spans_per_thread > 0
     w.item_spans = max(1, min(w.item_spans, spans_per_thread))
-    run_phase(w, FORWARD, _n_items(w))
+    _run_spans(w, FORWARD)
     w.team.has_workers = has_workers
     w.total = _sum(w.span_losses, w.n_spans, w.total)
     w.team.leave()
@@ -484,26 +490,65 @@ cdef inline void _cut_spans(Workspace w, Py_ssize_t first, Py_ssize_t n_rows) no
     w.first, w.n_rows = first, n_rows
     w.n_spans = (n_rows + w.span - 1) // w.span
     w.item_spans = 1
+    w.in_blocks = False
     if w.most_spans > 1:
         w.item_spans = max(1, min(w.most_spans, w.n_spans // w.n_threads))
 
 
-cdef inline Py_ssize_t _n_items(Workspace w) noexcept nogil:
-    return w.n_spans if w.item_spans == 1 else (w.n_spans + w.item_spans - 1) // w.item_spans
+cdef bint _needs_blocks(Workspace w) noexcept nogil:
+    """Whether spans would leave more than a fifth of the threads' time idle, in a large step."""
+    cdef Py_ssize_t rounds = (w.n_spans + w.n_threads - 1) // w.n_threads
+    return (
+        w.team.has_workers and w.panel_width > 0 and w.dX == NULL
+        and 4 * rounds * w.n_threads > 5 * w.n_spans
+        and w.n_rows * w.n_packed > LEAST_LAYER_WORK * w.depth * w.n_threads)
+
+
+cdef inline void _run_spans(Workspace w, Phase phase) noexcept nogil:
+    """Work on one of the phases whose items are spans."""
+    cdef Py_ssize_t n_items = (
+        w.n_spans if w.item_spans == 1 else (w.n_spans + w.item_spans - 1) // w.item_spans)
+    if w.in_blocks:
+        _run_blocks(w, phase, n_items)
+    else:
+        run_phase(w, phase, n_items)
+
+
+cdef void _run_blocks(Workspace w, Phase phase, Py_ssize_t n_items) noexcept nogil:
+    """The same with phases for each layer, whose items are blocks of its rows and panels."""
+    cdef Py_ssize_t l
+    if phase != GO_BACK:
+        run_phase(w, GATHER, n_items)
+        for l in range(w.depth):
+            _run_layer(w, FORWARD_BLOCK, l, w.layers[l].n)
+    run_phase(w, phase, n_items)
+    if phase != ACTIVATE:
+        for l in range(w.depth - 1, 0, -1):
+            _run_layer(w, DELTA_BLOCK, l, w.layers[l].n_prev)
+
+
+cdef void _run_layer(Workspace w, Phase phase, Py_ssize_t l, Py_ssize_t n) noexcept nogil:
+    """(1) to, or (4) from, the layer at index l, in blocks of the n units that are computed."""
+    cdef:
+        Py_ssize_t row_blocks = (w.n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+        Py_ssize_t wanted = (BLOCKS_PER_THREAD * w.n_threads + row_blocks - 1) // row_blocks
+    w.l, w.row_blocks, w.column_blocks = l, row_blocks, min(panels_to_cut(w, n), wanted)
+    run_phase(w, phase, w.row_blocks * w.column_blocks)
 
 
 cdef void _backward(Workspace w, Py_ssize_t first, Py_ssize_t n_rows, double *sums) noexcept nogil:
     """Phase 1 of a batch, and its sums of losses and weights."""
     _cut_spans(w, first, n_rows)
+    w.in_blocks = _needs_blocks(w)
     if w.calls_loss:
-        run_phase(w, ACTIVATE, _n_items(w))
+        _run_spans(w, ACTIVATE)
         if not w.team.interrupted:
             _use_loss_of_user(w)
         if not w.team.interrupted:
-            run_phase(w, GO_BACK, _n_items(w))
+            _run_spans(w, GO_BACK)
         sums[0] = w.batch_loss
     else:
-        run_phase(w, BACKWARD, _n_items(w))
+        _run_spans(w, BACKWARD)
         sums[0] = _sum(w.span_losses, w.n_spans)
     watch(w.team, BATCH_WORK)
     sums[1] = n_rows if w.examples.sample_weight == NULL else _sum(w.span_weights, w.n_spans)

@@ -57,12 +57,13 @@ cdef extern from "nncore.h" nogil:
             void *delta, const void *A, nncore_sigma sigma, Py_ssize_t count) noexcept nogil
         void (*dropout)(
             void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
-            uint64_t first_example, Py_ssize_t panel_width, Py_ssize_t row, Py_ssize_t n_rows,
-            Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+            uint64_t first_example, Py_ssize_t first_unit, Py_ssize_t panel_width,
+            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
         void (*dropout_derivative)(
             void *delta, const void *A, nncore_sigma sigma, double rate, uint64_t seed,
-            uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t panel_width,
-            Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity, Py_ssize_t n) noexcept nogil
+            uint64_t step, uint64_t l, uint64_t first_example, Py_ssize_t first_unit,
+            Py_ssize_t panel_width, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t capacity,
+            Py_ssize_t n) noexcept nogil
         double (*gather_weights)(
             void *out, const void *weights, const Py_ssize_t *order, Py_ssize_t first,
             Py_ssize_t n_rows) noexcept nogil

@@ -37,8 +37,9 @@ static void dropout_factors(real *factors, uint64_t example, ptrdiff_t first, pt
 
 /* x <- x . factors, after x <- x . sigma'(Z) if A, the activations after dropout, is given. */
 INLINE void apply_dropout(real *x, const real *A, nncore_sigma sigma, double rate, uint64_t seed,
-                          uint64_t step, uint64_t l, uint64_t first_example, ptrdiff_t panel_width,
-                          ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
+                          uint64_t step, uint64_t l, uint64_t first_example, ptrdiff_t first_unit,
+                          ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
+                          ptrdiff_t capacity, ptrdiff_t n) {
     const uint64_t key = mix(mix(mix(0, seed), step), l);
     for (ptrdiff_t column = 0; column < n; column += panel_width) {
         const ptrdiff_t width = width_at(column, panel_width, n);
@@ -49,7 +50,7 @@ INLINE void apply_dropout(real *x, const real *A, nncore_sigma sigma, double rat
                 const ptrdiff_t count = columns - j < DROPOUT_BLOCK ? columns - j : DROPOUT_BLOCK;
                 const ptrdiff_t at = column * capacity + i * width + j;
                 real factors[DROPOUT_BLOCK + 1];
-                dropout_factors(factors, example, column + j, count, rate);
+                dropout_factors(factors, example, first_unit + column + j, count, rate);
                 if (A) { /* sigma' follows from the activations before the division by 1 - rate */
                     real before[DROPOUT_BLOCK];
                     FOR_EACH_VECTOR (k, left, count)
@@ -64,16 +65,16 @@ INLINE void apply_dropout(real *x, const real *A, nncore_sigma sigma, double rat
 }
 
 static void dropout(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
-                    uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
-                    ptrdiff_t capacity, ptrdiff_t n) {
+                    uint64_t first_example, ptrdiff_t first_unit, ptrdiff_t panel_width,
+                    ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
     apply_dropout(A, NULL, (nncore_sigma){NNCORE_IDENTITY, 0}, rate, seed, step, l, first_example,
-                  panel_width, row, n_rows, capacity, n);
+                  first_unit, panel_width, row, n_rows, capacity, n);
 }
 
 static void dropout_derivative(void *delta, const void *A, nncore_sigma sigma, double rate,
                                uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example,
-                               ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
-                               ptrdiff_t capacity, ptrdiff_t n) {
-    apply_dropout(delta, A, sigma, rate, seed, step, l, first_example, panel_width, row, n_rows,
-                  capacity, n);
+                               ptrdiff_t first_unit, ptrdiff_t panel_width, ptrdiff_t row,
+                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n) {
+    apply_dropout(delta, A, sigma, rate, seed, step, l, first_example, first_unit, panel_width, row,
+                  n_rows, capacity, n);
 }

@@ -117,16 +117,17 @@ typedef struct {
 
     /* Dropout, also in panels: in rows `row` to `row + n_rows` of A, set the units that step `step`
      * drops from layer l to 0 and divide the others by 1 - rate. The arguments alone determine
-     * which units, see dropout.h; row i is example first_example + i of the batch. */
+     * which units, see dropout.h; row i is example first_example + i of the batch, and A has the
+     * units from `first_unit` on, which is even. */
     void (*dropout)(void *A, double rate, uint64_t seed, uint64_t step, uint64_t l,
-                    uint64_t first_example, ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
-                    ptrdiff_t capacity, ptrdiff_t n);
+                    uint64_t first_example, ptrdiff_t first_unit, ptrdiff_t panel_width,
+                    ptrdiff_t row, ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
 
     /* delta <- delta . sigma'(Z) / (1 - rate), 0 for the dropped units; A is that after dropout. */
     void (*dropout_derivative)(void *delta, const void *A, nncore_sigma sigma, double rate,
                                uint64_t seed, uint64_t step, uint64_t l, uint64_t first_example,
-                               ptrdiff_t panel_width, ptrdiff_t row, ptrdiff_t n_rows,
-                               ptrdiff_t capacity, ptrdiff_t n);
+                               ptrdiff_t first_unit, ptrdiff_t panel_width, ptrdiff_t row,
+                               ptrdiff_t n_rows, ptrdiff_t capacity, ptrdiff_t n);
 
     /* out[i] <- weights[order ? order[first + i] : first + i]; returns their sum in double. */
     double (*gather_weights)(void *out, const void *weights, const ptrdiff_t *order,
