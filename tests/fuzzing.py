@@ -32,11 +32,13 @@ LONGEST = 8192
 @contextmanager
 def stored(data: bytes) -> Iterator[Path]:
     """Store the data in a file, in memory where the system can."""
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        file.write(data)
-        file.flush()
-        yield Path(file.name)
+    folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+    path = Path(folder, f"nncore-fuzzing-{os.getpid()}")
+    try:
+        path.write_bytes(data)
+        yield path
+    finally:
+        path.unlink()
 
 
 def without_checksum(file: Path) -> bytes:
@@ -74,8 +76,7 @@ def checkpoint(data: bytes) -> None:
     import nncore
     from nncore.callbacks import EarlyStopping
 
-    X, Y = (np.arange(9.0 * n).reshape(9, n) * 37 % 101 / 128 for n in (2, 1))
-    net = nncore.Network([2, 2, 1], seed=0)
+    net, X, Y = interrupted()
     with stored(data) as path, suppress(ValueError, nncore.DivergenceError):
         net.fit(
             X,
@@ -87,6 +88,15 @@ def checkpoint(data: bytes) -> None:
             callbacks=[EarlyStopping("loss")],
             resume=path,
         )
+
+
+@functools.cache
+def interrupted() -> Any:
+    """Return network and examples of the run, whose parameters come from the file."""
+    import nncore
+
+    X, Y = (np.arange(9.0 * n).reshape(9, n) * 37 % 101 / 128 for n in (2, 1))
+    return nncore.Network([2, 2, 1], seed=0), X, Y
 
 
 def onnx(data: bytes) -> None:
@@ -133,7 +143,8 @@ def steps(data: bytes) -> None:
     X, Y = X[:, :: choose([1, -1])], Y[:: choose([1, -1])]
     if loss == "cross_entropy":
         Y = (Y / Y.sum(axis=1, keepdims=True, dtype="f8")).astype("f8")
-    n_threads = choose([1, 2, 3])
+    # To start a thread takes longer than everything else.
+    n_threads = choose([1] * 14 + [2, 3])
     with np.errstate(all="ignore"), suppress(nncore.DivergenceError):
         net.fit(
             X,
@@ -215,8 +226,8 @@ def search(name: str, n_runs: int, folder: Path) -> None:
     with atheris.instrument_imports(include=["nncore"]):
         import nncore.__main__
         import nncore.onnx  # noqa: F401
-    options = [f"-runs={n_runs}", f"-max_len={LONGEST}", "-print_final_stats=1", "-timeout=60"]
-    options.append("-report_slow_units=60")
+    options = [f"-runs={n_runs}", f"-max_len={LONGEST}", "-print_final_stats=1", "-timeout=600"]
+    options.append("-report_slow_units=600")
     atheris.Setup([sys.argv[0], *options, str(folder)], TARGETS[name])
     atheris.Fuzz()
 

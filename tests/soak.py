@@ -82,9 +82,31 @@ class TroubleError(Exception):
     """Raised at a random moment."""
 
 
+def troubled_calls(
+    folder: str, callback: Callable[[nncore.EpochEnd], None]
+) -> list[Callable[[list[nncore.Network]], object]]:
+    """Return calls, each of a pair of networks, that run several threads for some 10 ms."""
+    files = [str(Path(folder, name)) for name in ("X.npy", "Y.npy")]
+    many = [np.tile(array, (300, 1)) for array in (X, Y)]
+    for file, array in zip(files, many, strict=True):
+        np.save(file, array)
+    stream = nncore.Stream(lambda: iter([(X, Y)] * 100), buffer=500)
+    checkpoint = Checkpoint(Path(folder, "run"), every_steps=7)
+    callbacks = (callback,)
+    return [
+        lambda nets: nets[0].fit(X, Y, epochs=60, n_threads=3, callbacks=[callback, checkpoint]),
+        lambda nets: nets[0].fit(*files, epochs=3, n_threads=2, callbacks=callbacks),
+        lambda nets: nets[0].fit(stream, epochs=3, n_threads=2, callbacks=callbacks),
+        lambda nets: nncore.fit_many(nets, X, Y, epochs=60, n_threads=2, callbacks=callbacks),
+        lambda nets: [net.predict(many[0], n_threads=3) for net in nets],
+        lambda nets: [net.gradient(*many, n_threads=3) for net in nets],
+        lambda nets: [net.evaluate(*files, n_threads=2) for net in nets],
+    ]
+
+
 def trouble(seconds: float, seed: int = 0) -> None:
     """Fit while handlers and callbacks raise and fork; the network stays usable and finite."""
-    rng, outcomes = random.Random(seed), {"fits": 0, "exceptions": 0, "forks": 0}
+    rng, outcomes = random.Random(seed), {"calls": 0, "exceptions": 0, "forks": 0}
     before = usage()[1:]
     process, children = os.getpid(), list[int]()
     forking = set[int]()
@@ -116,16 +138,12 @@ def trouble(seconds: float, seed: int = 0) -> None:
     signal.signal(signal.SIGALRM, handler)
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "run")
+        calls = troubled_calls(folder, callback)
         while time.monotonic() < end:
             nets = [nncore.Network([5, 300, 2], seed=i) for i in range(2)]
             signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 0.05))
             try:
-                if rng.random() < 0.5:
-                    checkpoint = Checkpoint(path, every_steps=7)
-                    nets[0].fit(X, Y, epochs=60, n_threads=3, callbacks=[callback, checkpoint])
-                else:
-                    nncore.fit_many(nets, X, Y, epochs=60, n_threads=2, callbacks=(callback,))
+                rng.choice(calls)(nets)
             except TroubleError:
                 outcomes["exceptions"] += 1
             try:
@@ -133,7 +151,7 @@ def trouble(seconds: float, seed: int = 0) -> None:
             except TroubleError:
                 outcomes["exceptions"] += 1
             assert os.getpid() == process
-            outcomes["fits"] += 1
+            outcomes["calls"] += 1
             for net in nets:
                 assert np.isfinite(net.predict(X, n_threads=2)).all()
             while children:

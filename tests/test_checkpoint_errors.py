@@ -119,6 +119,14 @@ def test_a_seed_that_differs_is_refused(seed: Any, path: Path) -> None:
         Run(seed=seed).fit(resume=path)
 
 
+def test_a_file_without_its_kernels_is_refused(stored: Path) -> None:
+    content = read_stored(stored)
+    del content.sections["checkpoint"]["kernels"]
+    save(stored, content)
+    with pytest.raises(ValueError, match="kernels"):
+        Run().fit(resume=stored)
+
+
 def test_other_kernels_are_reported(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resuming, "KERNELS", "other")
     with pytest.warns(UserWarning, match="with other the last digits may differ"):

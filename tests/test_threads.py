@@ -25,7 +25,7 @@ from helpers import (
 )
 
 import nncore
-from nncore import _kernels
+from nncore import _kernels, _threads
 from nncore._layout import Examples
 from nncore.history import Callback
 
@@ -336,3 +336,17 @@ def test_a_fit_keeps_no_reference_to_the_optimizers_state() -> None:
     references = [weakref.ref(vector) for vector in optimizer.state]
     del optimizer
     assert [reference() for reference in references] == [None, None]
+
+
+def test_an_exception_while_a_thread_starts_is_raised_as_it_is() -> None:
+    class Interrupted(threading.Thread):
+        """Raises what Python raises if a signal's handler raises after the thread has begun."""
+
+        def start(self) -> None:
+            try:
+                raise OSError("of a handler")
+            except OSError:
+                raise KeyError  # noqa: B904
+
+    with pytest.raises(OSError, match="handler"):
+        _threads.start(Interrupted())

@@ -23,6 +23,7 @@ __all__ = [
     "blas_on_one_thread",
     "forked",
     "is_large",
+    "start",
     "wait_for",
 ]
 
@@ -85,6 +86,18 @@ def as_n_threads(n_threads: int | None, step: int, call: int) -> int:
 def is_large(step: int) -> bool:
     """Whether steps of so many multiplications may take several threads."""
     return step >= 2 * _WORK_PER_STEP
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread. What a signal's handler raises meanwhile is raised here.
+
+    Python raises KeyError instead if the thread has begun by then: it removes the thread from its
+    list of those that are starting, which the thread has done itself.
+    """
+    try:
+        thread.start()
+    except KeyError as error:
+        raise error.__context__ or error from None
 
 
 def wait_for(thread: threading.Thread) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ._checks import as_integer, as_real
 from ._files import Contents, FilePath, as_path, write
-from ._threads import wait_for
+from ._threads import start, wait_for
 from ._values import encode
 from .architecture import Architecture
 from .history import Callback
@@ -260,7 +260,7 @@ class Writer:
                 if name.startswith("checkpoint."):  # of the run or a callback
                     contents.tensors[name] = array.copy()
             self._thread = threading.Thread(target=self._write, args=(contents,))
-            self._thread.start()
+            start(self._thread)
 
     def _wait(self) -> None:
         """Wait until the last checkpoint is written."""

@@ -16,7 +16,7 @@ from ._arrays import as_row_numbers
 from ._checks import as_bool
 from ._files import FilePath
 from ._layout import Examples
-from ._threads import as_n_threads, available_threads, forked, wait_for
+from ._threads import as_n_threads, available_threads, forked, start, wait_for
 from .architecture import Architecture
 from .evaluation import Part, as_part
 from .fitting import Fit, as_validation
@@ -364,7 +364,7 @@ def _run(fits: Sequence[Fit], n_threads: int, report: NetworksReport | None) -> 
             # First in the list, since a signal's handler may raise in `start`. A thread that begins
             # after that finds `stop` set and ends.
             threads.append(threading.Thread(target=work))
-            threads[-1].start()
+            start(threads[-1])
     except BaseException as error:
         if str(error) != _NO_MORE_THREADS:  # otherwise fewer do the same work
             fail(error)

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+from ._threads import start
+
 __all__ = ["ahead", "rows_of_a_block"]
 
 T = TypeVar("T")
@@ -54,7 +56,7 @@ def ahead(items: Generator[T, None, None], stop: bytearray) -> Generator[T, None
     thread = Thread(target=work, name="nncore-reading", daemon=True)
     try:
         requests.put(True)
-        thread.start()
+        start(thread)
         while True:
             item, error = results.get()
             if error is not None:

@@ -236,6 +236,7 @@ class Record:
                 raise ValueError("its history does not fit its position")
             seed = as_integer("dropout_seed", values["dropout_seed"], low=0, high=2**63)
             is_finished = as_bool("is_finished", values["is_finished"])
+            kernels = values["kernels"]
             type(self._rng.bit_generator)(0).state = values["rng"]  # raises if it is invalid
             states = list(zip(self._callbacks, values["callbacks"], strict=True))
             unfinished = values["parameters"]
@@ -247,9 +248,9 @@ class Record:
             raise ValueError(
                 f"epochs must be at least {least} to resume from {path!r}, got {epochs}"
             )
-        if values["kernels"] != KERNELS:
+        if kernels != KERNELS:
             hint(
-                f"{path!r} was written with the kernels {values['kernels']}; with {KERNELS} the "
+                f"{path!r} was written with the kernels {kernels}; with {KERNELS} the "
                 "last digits may differ from those of an uninterrupted run"
             )
 
