@@ -225,3 +225,24 @@ def test_a_generator_is_drawn_from_in_scikit_learns_order() -> None:
     theirs.MLPRegressor(random_state=states[0], **options).fit(X, y)
     ours.MLPRegressor(random_state=states[1], **options).fit(X, y)
     assert states[0].randint(2**31) == states[1].randint(2**31)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 1] * 4),
+        np.array([-5, 2, 9, 2] * 2, np.int8),
+        np.array([2**62, 0, 7, 7] * 2, np.uint64),
+        np.array([True, False] * 4),
+        np.array(["b", "a", "c", "a"] * 2),
+        np.array([1.0, 2.0, 3.0, 1.0] * 2),
+        np.zeros(8, int),
+        np.arange(8),
+    ],
+    ids=lambda labels: f"{labels.dtype}-{len(set(labels))}",
+)
+def test_classes_are_those_of_scikit_learn(labels: Array) -> None:
+    other, mine = (each.fit(np.eye(8), labels) for each in pair("MLPClassifier", max_iter=1))
+    np.testing.assert_array_equal(mine.classes_, other.classes_, strict=True)
+    assert mine.out_activation_ == other.out_activation_
+    np.testing.assert_array_equal(mine.predict(np.eye(8)), other.predict(np.eye(8)), strict=True)

@@ -32,6 +32,26 @@ def _has_partial_fit(estimator: Any) -> bool:
     return True
 
 
+def _binarizer(classes: Array, y_type: str, sparse_input: bool) -> LabelBinarizer:
+    """Return a fitted LabelBinarizer."""
+    binarizer = LabelBinarizer()
+    binarizer.classes_, binarizer.y_type_ = classes, y_type
+    binarizer.sparse_input_ = sparse_input
+    return binarizer
+
+
+def _binarizer_of(y: Array) -> LabelBinarizer:
+    """Return ``LabelBinarizer().fit(y)``, whose checks a vector of integers does not need.
+
+    scikit-learn may warn if more than half of the examples are classes of their own.
+    """
+    if y.ndim == 1 and y.dtype.kind in "iu":
+        classes = np.unique(y)
+        if 2 * len(classes) <= len(y):
+            return _binarizer(classes, "binary" if len(classes) <= 2 else "multiclass", False)
+    return LabelBinarizer().fit(y)
+
+
 class MLPClassifier(ClassifierMixin, BaseMLP):
     """Multi-layer perceptron classifier: scikit-learn's interface and semantics on nncore's core.
 
@@ -252,10 +272,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             or not np.array_equal(self.classes_, np.unique(self.classes_))
         ):
             raise ValueError(f"it has the classes {self.classes_} for a {y_type} target")
-        self._label_binarizer = LabelBinarizer()
-        self._label_binarizer.classes_ = self.classes_
-        self._label_binarizer.y_type_ = y_type
-        self._label_binarizer.sparse_input_ = as_bool("sparse", sparse)
+        self._label_binarizer = _binarizer(self.classes_, y_type, as_bool("sparse", sparse))
 
     def _target_kind(self) -> str:
         kind: str = self._label_binarizer.y_type_
@@ -295,7 +312,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         # partial_fit uses the classes of its first call, which has set them already.
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
+            self._label_binarizer = _binarizer_of(y)
             self.classes_ = self._label_binarizer.classes_
         else:
             self._check_classes(unique_labels(y))
