@@ -34,6 +34,11 @@ T = TypeVar("T")
 # What a rank tells the others instead of a number of examples after an exception.
 _FAILED = -1
 
+# How often a rank that waits yields before it sleeps, and for how many seconds. If other programs
+# want the processors, each yield costs it a time slice of theirs, and a large message has many parts.
+_YIELDS = 1000
+_PAUSE = 2e-5
+
 _yield: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
@@ -221,8 +226,13 @@ class Ranks(Alone):
     @staticmethod
     def wait(request: Any) -> None:
         """Wait for a non-blocking call, and leave the processor to ranks that need it meanwhile."""
+        yields = 0
         while not request.Test():
-            _yield()
+            if yields < _YIELDS:
+                _yield()
+                yields += 1
+            else:
+                time.sleep(_PAUSE)
 
     @contextmanager
     def exchanging(self) -> Generator[None]:
