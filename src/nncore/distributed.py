@@ -35,7 +35,7 @@ T = TypeVar("T")
 _FAILED = -1
 
 # How often a rank that waits yields before it sleeps, and for how many seconds. If other programs
-# want the processors, each yield costs it a time slice of theirs, and a large message has many parts.
+# want the processors, a yield costs it a time slice of theirs for each part of a large message.
 _YIELDS = 1000
 _PAUSE = 2e-5
 
