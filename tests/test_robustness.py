@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import mmap
 import pickle
 import signal
 import weakref
@@ -297,13 +298,35 @@ def test_nan_in_a_mapped_file_is_found_by_predict(dtype: DType, tmp_path: Path) 
         net.predict(X)
 
 
-def test_large_workspaces_are_not_kept() -> None:
-    net = nncore.Network([100, 100], seed=0)
+def trained_on_large_batches(n_steps: int) -> tuple[nncore.Network, nncore.Optimizer]:
+    net, optimizer = nncore.Network([100, 100], seed=0), nncore.Adam(0.1)
     X = np.ones((100_000, 100), np.float32)
-    net.train_on_batch(X, X, nncore.SGD(0.1))
+    for _ in range(n_steps):
+        net.train_on_batch(X, X, optimizer)
+    return net, optimizer
+
+
+def test_large_workspaces_are_not_kept_if_the_system_cannot_take_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(mmap, "MADV_FREE", raising=False)
+    net, optimizer = trained_on_large_batches(1)
     assert not net._idle
-    net.train_on_batch(X[:10], X[:10], nncore.SGD(0.1))
+    X = np.ones((10, 100), np.float32)
+    net.train_on_batch(X, X, optimizer)
     assert len(net._idle) == 1
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="the system cannot take memory back")
+def test_training_continues_with_the_same_bits_after_the_system_took_the_workspace() -> None:
+    net, optimizer = trained_on_large_batches(2)
+    (session,) = net._idle
+    for mapping in session._workspace.mappings:
+        mapping.madvise(mmap.MADV_DONTNEED)
+    X = np.ones((100_000, 100), np.float32)
+    net.train_on_batch(X, X, optimizer)
+    assert net._idle[0] is session
+    assert (net.parameters == trained_on_large_batches(3)[0].parameters).all()
 
 
 def test_callbacks_keep_subnormal_numbers() -> None:

@@ -123,6 +123,8 @@ cdef class Layout:
         nncore_source own_type
         nncore_kernels *kernels
         tuple arrays
+        # Those of the arrays that are mappings of their own.
+        readonly list mappings
         Layer *layers
         Tile *tiles
         # Vectors in panels. Few rules need STATE_3; it is NULL until one does.
@@ -160,6 +162,8 @@ cdef class Layout:
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)
     cdef _allocate(self)
     cdef _allocate_slot(self, Slot slot)
+
+    cdef char *_new_memory(self, Py_ssize_t size) except NULL
     cdef _write_back(self, tuple vectors)
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)
     cdef _unpack(self, Py_ssize_t slot, cnp.ndarray flat)

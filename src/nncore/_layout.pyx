@@ -56,20 +56,20 @@ cdef cnp.ndarray _aligned(cnp.ndarray buffer, Py_ssize_t size, Py_ssize_t bounda
     return buffer[skip:skip + size]
 
 
-cdef cnp.ndarray _workspace_memory(Py_ssize_t size):
-    """Return that many zero bytes, on huge pages if there are many.
+cdef tuple _workspace_memory(Py_ssize_t size):
+    """Return that many zero bytes and, if there are many, their mapping, on huge pages.
 
     Panels are far apart: on pages of 4 KB a tile would touch more pages than the TLB holds.
     """
     if size < _HUGE_PAGE // 2 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return aligned_zeros(size, np.uint8)
+        return aligned_zeros(size, np.uint8), None
     try:
         memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"could not allocate {size} bytes of workspace: {error}") from None
     with contextlib.suppress(OSError):  # the kernel may lack huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE)
+    return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE), memory
 
 
 # The number of the latest version of any flat vector.
@@ -310,6 +310,8 @@ cdef class Layout:
                 A += self._whole_vectors(self._padded(layer.n) * self.capacity)
         self.n_activations = A
         self.arrays = (array,)
+        self.mappings = []
+        self.size = 0
 
     cdef _cut_tiles(self):
         """Cut each W into tiles that stay in the cache while they are updated."""
@@ -391,10 +393,7 @@ cdef class Layout:
         ):
             begins.append(end)
             end += self._whole_lines(count)
-        array = _workspace_memory(end)
-        self.arrays += (array,)
-        self.size = end
-        memory = cnp.PyArray_BYTES(array)
+        memory = self._new_memory(end)
         for i, slot in enumerate((PARAMETERS, STATE_1, STATE_2, GRADIENT)):
             self.packed[<int> slot] = memory + <Py_ssize_t> begins[i]
         self.transposes = memory + <Py_ssize_t> begins[4]
@@ -408,11 +407,31 @@ cdef class Layout:
         self.scratch = memory + <Py_ssize_t> begins[12]
 
     cdef _allocate_slot(self, Slot slot):
-        cdef Py_ssize_t size = self._whole_lines(self.n_packed)
-        array = _workspace_memory(size)
+        self.packed[<int> slot] = self._new_memory(self._whole_lines(self.n_packed))
+
+    cdef char *_new_memory(self, Py_ssize_t size) except NULL:
+        array, mapping = _workspace_memory(size)
         self.arrays += (array,)
+        if mapping is not None:
+            self.mappings.append(mapping)
         self.size += size
-        self.packed[<int> slot] = cnp.PyArray_BYTES(array)
+        return cnp.PyArray_BYTES(array)
+
+    def offer_memory(self):
+        """Let the system take the memory back if it needs it, until the next load.
+
+        Return whether the system does that: it keeps the pages for as long as it has others, so
+        that the next run need not wait for new ones.
+        """
+        if not self.mappings or not hasattr(mmap, "MADV_FREE"):
+            return False
+        self.forget()
+        try:
+            for mapping in self.mappings:
+                mapping.madvise(mmap.MADV_FREE)
+        except OSError:  # the kernel may lack it
+            return False
+        return True
 
     def _whole_lines(self, Py_ssize_t count):
         """Return the bytes of whole cache lines that hold so many numbers."""
@@ -532,10 +551,8 @@ cdef class Layout:
         cdef Py_ssize_t deltas, columns = self._padded(self.n_in)
         if self.input_deltas == NULL:
             deltas = self._whole_lines(columns * self.layers[0].n if self.panel_width else 0)
-            array = _workspace_memory(deltas + self._whole_lines(columns * self.capacity))
-            self.arrays += (array,)
-            self.size += len(array)
-            self.input_transpose = cnp.PyArray_BYTES(array)
+            self.input_transpose = self._new_memory(
+                deltas + self._whole_lines(columns * self.capacity))
             self.input_deltas = self.input_transpose + deltas
         if self.panel_width:
             self._transpose_layer(0, self.input_transpose)

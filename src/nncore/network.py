@@ -56,7 +56,8 @@ Array = npt.NDArray[Any]
 
 _BLAS = KERNELS == "blas"
 
-# Sessions with larger workspaces, in bytes, are not kept for the next call.
+# Sessions with larger workspaces, in bytes, are kept for the next call only if the system can take
+# back the memory meanwhile.
 _MOST_IDLE = 64 << 20
 
 # A step takes about this many times as many multiplications as a forward pass.
@@ -541,7 +542,7 @@ class Network(Strict):
         )
 
     def _keep(self, session: Session) -> None:
-        if session.n_bytes <= _MOST_IDLE:
+        if session.n_bytes <= _MOST_IDLE or session.offer_memory():
             self._idle.appendleft(session)
 
     @contextmanager

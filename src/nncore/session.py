@@ -182,6 +182,10 @@ class Session:
         if error is None and release is not None:
             release(self)
 
+    def offer_memory(self) -> bool:
+        """Let the system take the workspace's memory until the next call; return whether it can."""
+        return self._workspace.offer_memory()
+
     def watch(self, check: Callable[[], object] | None) -> None:
         """Call `check` about every 50 ms in long calls; what it raises ends them as Ctrl-C does.
 
