@@ -17,9 +17,11 @@ import nncore
 
 LEVELS = 20
 folder = sys.argv[2]
-path = os.path.join(folder, "net")
+path, run, *files = (os.path.join(folder, name) for name in ("net", "run", "X.npy", "Y.npy"))
 rng = np.random.default_rng(0)
 X, Y = rng.random((3000, 200), np.float32), rng.random((3000, 300), np.float32)
+np.save(files[0], X)
+np.save(files[1], Y)
 net, optimizer = nncore.Network([200, 400, 300], seed=0), nncore.Adam()
 net.fit(X, Y, optimizer=optimizer, batch_size=1000)
 net.save(path, optimizer)
@@ -31,6 +33,16 @@ calls = {
     "gradient": lambda: net.gradient(X, Y, n_threads=2),
     "train_on_batch": lambda: net.train_on_batch(X[:1500], Y[:1500], **options),
     "fit": lambda: net.fit(X, Y, batch_size=1500, **options),
+    "fit with an evaluation": lambda: net.fit(
+        X, Y, batch_size=1500, validation_data=(X, Y), **options
+    ),
+    "fit with checkpoints": lambda: net.fit(
+        X, Y, batch_size=1500, callbacks=[nncore.callbacks.Checkpoint(run)], **options
+    ),
+    "fit from files": lambda: net.fit(*files, batch_size=1500, **options),
+    "fit from a stream": lambda: net.fit(
+        nncore.Stream(lambda: iter([(X, Y)])), batch_size=1500, **options
+    ),
     "fit_many": lambda: nncore.fit_many([net], X, Y, batch_size=1500, optimizer=optimizer),
     "save": lambda: net.save(path, optimizer),
     "load": lambda: nncore.load(path, with_optimizer=True),
@@ -73,6 +85,10 @@ CALLS = [
     "gradient",
     "train_on_batch",
     "fit",
+    "fit with an evaluation",
+    "fit with checkpoints",
+    "fit from files",
+    "fit from a stream",
     "fit_many",
     "save",
     "load",
@@ -83,8 +99,12 @@ CALLS = [
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of the address space")
 @pytest.mark.parametrize("call", CALLS)
 def test_too_little_memory_raises_memory_error_and_changes_nothing(
-    call: str, tmp_path: Path
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Otherwise the C library has memory of its own, in which small calls succeed.
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
     process = child(EXHAUST, call, tmp_path)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

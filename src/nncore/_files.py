@@ -254,6 +254,16 @@ def _sync_directory(directory: str) -> None:
 # Reading.
 
 
+def _deserialized(data: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Return the tensors of a file; raise MemoryError where safetensors' Rust code panics."""
+    try:
+        return _deserialize(data)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which no module exports
+            raise
+        raise MemoryError(f"could not allocate the tensors of {len(data)} bytes") from error
+
+
 def read(path: FilePath) -> Contents:
     """Return what a file holds, checked against the format and the checksum.
 
@@ -280,7 +290,7 @@ def read(path: FilePath) -> Contents:
         file.seek(0)
         data = file.read(size)
         tensors: dict[str, Array] = {}
-        for name, tensor in _deserialize(data):
+        for name, tensor in _deserialized(data):
             dtype = _DTYPES[tensor["dtype"]]
             tensors[name] = np.ndarray(tensor["shape"], dtype, tensor["data"])
         # Other programs may leave the checksum out.

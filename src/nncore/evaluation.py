@@ -144,6 +144,19 @@ class Part:
         training = self.take(np.flatnonzero(~is_held_out), "training")
         return training, self.take(np.flatnonzero(is_held_out), "validation")
 
+    def reserve(self, network: Network, metrics: Sequence[Metric], n_threads: int | None) -> None:
+        """Allocate what `evaluate` takes, and release it or keep it for the next call.
+
+        Raises
+        ------
+        MemoryError
+            There is too little memory.
+        """
+        with network.session(self.n or UNKNOWN_N, n_threads=n_threads):
+            if metrics and self.n is not None:
+                np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
+                _ = self._given
+
     def evaluate(
         self,
         network: Network,
@@ -307,6 +320,12 @@ class Evaluation:
         self.names = names if training else []
         if validation:
             self.names += [VALIDATION + name for name in ("loss", *names)]
+
+    def reserve(self) -> None:
+        """Raise MemoryError if there is too little memory for `report`, before training begins."""
+        for part in (self._training, self._validation):
+            if part:
+                part.reserve(self._network, self._metrics, self._n_threads)
 
     def report(self, check: Callable[[], object] | None = None) -> dict[str, float]:
         """Return the losses and metrics of the current parameters, on all processes.

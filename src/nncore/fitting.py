@@ -237,6 +237,8 @@ class Fit:
             writing(checkpoint, record, session, optimizer) as writer,
         ):
             session.watch(check)
+            if ranks.is_first:
+                self._evaluation.reserve()
             several = None
             # Only if no code of the user's runs in between: epochs may be repeated.
             is_watched = callbacks or writer or self._evaluation.names or ranks.size > 1
