@@ -172,6 +172,14 @@ def test_a_file_mapped_for_writing_may_be_changed(tmp_path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text": (lambda path: path.write_text("no array"), "holds no array"),
     "empty": (lambda path: path.write_bytes(b""), "holds no array"),
+    "long header": (
+        lambda path: path.write_bytes(b"\x93NUMPY\x02\0\xf0\xff\xff\xff{}"),
+        "reading array header",
+    ),
+    "negative": (
+        lambda path: path.write_bytes(path.read_bytes().replace(b"(", b"(-")),
+        "rows in C order",
+    ),
     "fortran": (lambda path: np.save(path, np.ones((5, 4)).T.copy().T), "C order"),
     "scalar": (lambda path: np.save(path, 3.0), "C order"),
     "objects": (lambda path: np.save(path, np.array([[None] * 4])), "dtype"),

@@ -7,6 +7,7 @@ file that shrinks raises an exception, where a mapping would end the process wit
 from __future__ import annotations
 
 import errno
+import io
 import math
 import mmap
 import os
@@ -24,6 +25,9 @@ __all__ = ["FileShard", "LongArray", "MemoryShard", "Reader", "as_file", "is_fil
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
 Order = npt.NDArray[np.intp]
+
+# NumPy refuses longer headers of .npy files.
+_MOST_HEADER = 1 << 14
 
 # How many files of an array are open at the same time: systems allow 1,024 by default.
 _MOST_OPEN = 256
@@ -285,18 +289,20 @@ def _named(path: str) -> FileShard:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     with open(path, "rb") as file:
+        # Its length is in the file, and memory for all of it would be allocated.
+        head = io.BytesIO(file.read(_MOST_HEADER))
         try:
-            version = np.lib.format.read_magic(file)
+            version = np.lib.format.read_magic(head)
             if version not in readers:
                 raise ValueError(f"version {version} of the format holds structured arrays")
-            shape, is_fortran, dtype = readers[version](file)
+            shape, is_fortran, dtype = readers[version](head)
             if dtype.hasobject:
                 raise ValueError(f"its dtype is {dtype}")
-            if not shape or (is_fortran and len(shape) > 1 and min(shape) > 1):
+            if not shape or min(shape) < 0 or (is_fortran and len(shape) > 1 and min(shape) > 1):
                 raise ValueError(f"it must have rows in C order, got shape {shape}")
         except ValueError as error:
             raise ValueError(f"{path!r} holds no array that can be read: {error}") from None
-        offset = file.tell()
+        offset = head.tell()
     stride = math.prod(shape[1:]) * dtype.itemsize
     return FileShard(path, shape, dtype, offset, stride, is_fixed=True)
 
