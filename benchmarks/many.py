@@ -18,7 +18,7 @@ from joblib.externals.loky import get_reusable_executor
 from machine import available_cpus, circumstances, say
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_validate
 
 import nncore
 import nncore.sklearn
@@ -136,9 +136,16 @@ def cross_validation(n_jobs: int) -> Any:
     return cross_validate(estimator(), X, Y, cv=5, n_jobs=n_jobs)
 
 
+GRID = {"alpha": [1e-4, 1e-3, 1e-2], "learning_rate_init": [1e-3, 3e-3]}
+
+
 def grid_search(n_jobs: int) -> Any:
-    grid = {"alpha": [1e-4, 1e-3, 1e-2], "learning_rate_init": [1e-3, 3e-3]}
-    return GridSearchCV(estimator(), grid, cv=3, n_jobs=n_jobs).fit(X, Y)
+    return GridSearchCV(estimator(), GRID, cv=3, n_jobs=n_jobs).fit(X, Y)
+
+
+def randomized_search(n_jobs: int) -> Any:
+    search = RandomizedSearchCV(estimator(), GRID, n_iter=4, cv=3, random_state=0, n_jobs=n_jobs)
+    return search.fit(X, Y)
 
 
 def bagging(n_jobs: int) -> Any:
@@ -154,6 +161,7 @@ def estimator() -> nncore.sklearn.MLPClassifier:
 SEARCHES = {
     "`cross_validate`, 5 fits": cross_validation,
     "`GridSearchCV`, 19 fits": grid_search,
+    "`RandomizedSearchCV`, 13 fits": randomized_search,
     "`BaggingClassifier`, 100 fits": bagging,
 }
 
