@@ -107,7 +107,8 @@ class Session:
             span = span_of(batch_size, architecture.n_parameters, blas)
         if most_spans is None:
             n_bytes = architecture.n_parameters * architecture.dtype.itemsize
-            most_spans = spans_of(span, n_bytes, l2_bytes())
+            # BLAS's sums depend on how many rows a call has, so its spans go one by one.
+            most_spans = 1 if blas else spans_of(span, n_bytes, l2_bytes())
         self._workspace = Workspace(
             architecture,
             batch_size or span * most_spans * n_threads,
