@@ -2,10 +2,15 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from helpers import child
+
+import nncore
 
 EXHAUST = """
 import json
@@ -111,3 +116,27 @@ def test_too_little_memory_raises_memory_error_and_changes_nothing(
     outcomes = json.loads(out)
     assert len(outcomes) == 20
     assert outcomes[-1] == "done"
+
+
+def test_without_more_threads_the_calling_one_reads_files_and_writes_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    def trained(*data: Any) -> bytes:
+        net = nncore.Network([7, 3], seed=0)
+        checkpoint = nncore.callbacks.Checkpoint(tmp_path / "run")
+        net.fit(*data, epochs=2, seed=0, callbacks=[checkpoint], n_threads=1)
+        assert (nncore.load(tmp_path / "run").parameters == net.parameters).all()
+        return net.parameters.tobytes()
+
+    X = np.random.default_rng(0).random((3000, 7), np.float32)
+    Y = X[:, :3].copy()
+    files = [tmp_path / "X.npy", tmp_path / "Y.npy"]
+    np.save(files[0], X)
+    np.save(files[1], Y)
+    expected = trained(X, Y)
+    (tmp_path / "run").unlink()
+    monkeypatch.setattr(threading, "_start_new_thread", refuse)
+    assert trained(*files) == expected

@@ -35,6 +35,9 @@ _WORK_PER_CALL = 10_000_000
 # More would only wait for each other.
 _MOST_THREADS = 1024
 
+# What Python says if the system has no more threads.
+_NO_MORE_THREADS = "can't start new thread"
+
 # How long to wait for a thread before looking whether the process was forked meanwhile, in seconds.
 _PATIENCE = 0.5
 
@@ -88,8 +91,10 @@ def is_large(step: int) -> bool:
     return step >= 2 * _WORK_PER_STEP
 
 
-def start(thread: threading.Thread) -> None:
-    """Start a thread. What a signal's handler raises meanwhile is raised here.
+def start(thread: threading.Thread) -> bool:
+    """Start a thread; return False if the system has no more of them.
+
+    What a signal's handler raises meanwhile is raised here.
 
     Python raises KeyError instead if the thread has begun by then: it removes the thread from its
     list of those that are starting, which the thread has done itself.
@@ -98,6 +103,11 @@ def start(thread: threading.Thread) -> None:
         thread.start()
     except KeyError as error:
         raise error.__context__ or error from None
+    except RuntimeError as error:
+        if str(error) != _NO_MORE_THREADS:
+            raise
+        return False
+    return True
 
 
 def wait_for(thread: threading.Thread) -> None:

@@ -260,7 +260,8 @@ class Writer:
                 if name.startswith("checkpoint."):  # of the run or a callback
                     contents.tensors[name] = array.copy()
             self._thread = threading.Thread(target=self._write, args=(contents,))
-            start(self._thread)
+            if not start(self._thread):
+                self._write(contents)
 
     def _wait(self) -> None:
         """Wait until the last checkpoint is written."""

@@ -38,8 +38,6 @@ T = TypeVar("T")
 # How many unused sessions a thread keeps for the next networks.
 _MOST_IDLE = 4
 
-# What Python says if the system has no more threads.
-_NO_MORE_THREADS = "can't start new thread"
 
 # One value for all networks, or a list with one for each; as a type, `list` would be invariant.
 Each: TypeAlias = T | Sequence[T]
@@ -364,10 +362,10 @@ def _run(fits: Sequence[Fit], n_threads: int, report: NetworksReport | None) -> 
             # First in the list, since a signal's handler may raise in `start`. A thread that begins
             # after that finds `stop` set and ends.
             threads.append(threading.Thread(target=work))
-            start(threads[-1])
+            if not start(threads[-1]):  # fewer do the same work
+                break
     except BaseException as error:
-        if str(error) != _NO_MORE_THREADS:  # otherwise fewer do the same work
-            fail(error)
+        fail(error)
     work()
     for thread in threads:
         while thread.is_alive():

@@ -29,7 +29,7 @@ def rows_of_a_block(row_bytes: int, batch_size: int) -> int:
 
 
 def ahead(items: Generator[T, None, None], stop: bytearray) -> Generator[T, None, None]:
-    """Yield the items, each computed by a thread while the one before it is in use.
+    """Yield the items, each computed by a thread, if there is one, while the one before is in use.
 
     Each item may overwrite the last but one: two blocks of memory will do.
 
@@ -56,7 +56,9 @@ def ahead(items: Generator[T, None, None], stop: bytearray) -> Generator[T, None
     thread = Thread(target=work, name="nncore-reading", daemon=True)
     try:
         requests.put(True)
-        start(thread)
+        if not start(thread):
+            yield from items
+            return
         while True:
             item, error = results.get()
             if error is not None:
