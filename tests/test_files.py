@@ -290,3 +290,38 @@ def test_types_of_all_tensors_return(tmp_path: Path) -> None:
     for name, array in tensors.items():
         np.testing.assert_array_equal(again[name], array)
         assert again[name].dtype == array.dtype.newbyteorder("<")
+
+
+def test_without_safetensors_everything_works_but_reading(path: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules["safetensors"] = None
+import nncore
+from nncore.__main__ import main
+net, optimizer = nncore.Network([3, 2], seed=0), nncore.Adam()
+X, Y = [[0, 1, 2], [3, 4, 5]], [[0, 1], [1, 0]]
+net.save({str(tmp_path / "written")!r})
+before = net.parameters.tobytes()
+for call in (
+    lambda: nncore.load({str(path)!r}),
+    lambda: net.fit(X, Y, optimizer=optimizer, resume={str(path)!r}),
+):
+    try:
+        call()
+    except ModuleNotFoundError as error:
+        print(error)
+assert net.parameters.tobytes() == before and optimizer.step_count == 0
+net.fit(X, Y, optimizer=optimizer, callbacks=[nncore.callbacks.Checkpoint({str(path)!r})])
+from nncore import selftest
+selftest.CHECKS = {{selftest.files: "files", selftest.subnormal_numbers: "subnormal numbers"}}
+print(main(["selftest"]), main(["info"]))
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "written").read_bytes()
+    message = "reading a file needs safetensors: run `pip install safetensors`"
+    out = process.stdout.splitlines()
+    assert out[:2] == [message] * 2
+    assert out.index("skipped files") == out.index(f"        {message}") - 1
+    assert "ok      subnormal numbers" in out
+    assert out[-1] == "0 0"

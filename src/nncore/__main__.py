@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -335,7 +335,7 @@ def _info(_: argparse.Namespace) -> int:
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
         "threadpoolctl": version("threadpoolctl"),
-        "safetensors": version("safetensors"),
+        "safetensors": _version("safetensors"),
         "BLAS": "not recognised by threadpoolctl",
         "CPU": cpu,
         "CPU features": " ".join(filter(_ARITHMETIC.match, features)) or "unknown",
@@ -355,6 +355,13 @@ def _info(_: argparse.Namespace) -> int:
     if warning:
         print(f"\nwarning: {warning}")
     return 0
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _python_interface() -> str:

@@ -19,8 +19,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-from safetensors import SafetensorError
 
 try:
     import fcntl
@@ -30,7 +28,6 @@ except ImportError:  # Windows
 __all__ = ["VERSION", "Contents", "FilePath", "as_path", "read", "refused", "replacing", "write"]
 
 Array = npt.NDArray[Any]
-_deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
 FilePath = str | os.PathLike[str]
 
 # The version of the files' contents. It grows when older versions of nncore could misread a file.
@@ -85,7 +82,6 @@ def refused(path: str) -> Iterator[None]:
         AttributeError,
         LookupError,
         RecursionError,
-        SafetensorError,
         TypeError,
         ValueError,
     ) as error:
@@ -256,8 +252,18 @@ def _sync_directory(directory: str) -> None:
 
 def _deserialized(data: bytes) -> list[tuple[str, dict[str, Any]]]:
     """Return the tensors of a file; raise MemoryError where safetensors' Rust code panics."""
+    # Not at the top: everything else works on Pythons for which safetensors has no wheel.
     try:
-        return _deserialize(data)
+        import safetensors
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "reading a file needs safetensors: run `pip install safetensors`", name=error.name
+        ) from error
+    deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
+    try:
+        return deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # which no module exports
             raise
@@ -271,6 +277,8 @@ def read(path: FilePath) -> Contents:
     ------
     OSError
         The file could not be read.
+    ModuleNotFoundError
+        safetensors is not installed.
     ValueError
         The file is damaged, of another origin, or of a newer version.
     """

@@ -235,6 +235,8 @@ def load(
     ------
     OSError
         The file could not be read.
+    ModuleNotFoundError
+        safetensors is not installed.
     ValueError
         The file is damaged, has another origin, was written by a newer version of nncore, or holds
         no optimizer; or `loss` is of another class than the network's.

@@ -199,6 +199,8 @@ class Record:
         ------
         OSError
             The file could not be read.
+        ModuleNotFoundError
+            safetensors is not installed.
         ValueError
             The file holds no checkpoint of a run like this one.
         """

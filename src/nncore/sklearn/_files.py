@@ -123,6 +123,8 @@ class FilesMixin(BaseEstimator, ABC):
         ------
         OSError
             The file could not be read.
+        ModuleNotFoundError
+            safetensors is not installed.
         ValueError
             The file is damaged, holds something else, or was written by a newer version of nncore.
         """
