@@ -287,6 +287,7 @@ class Ranks(Alone):
             print(f"nncore: rank {self.rank} raised {what}", file=sys.stderr, flush=True)
             self._comm.Abort(1)
         rank = _first_failure(self._tell(_FAILED))
+        assert rank is not None
         self._comm.bcast(what if rank == self.rank else None, root=rank)
 
     def check_equal(  # noqa: D102

@@ -251,8 +251,9 @@ def fails(**options: Any) -> str:
     """Return the error of a fit with these arguments."""
     net = options.pop("network", None) or network()
     before = net.copy_parameters()
+    arguments: dict[str, Any] = {"X": X, "Y": Y, "epochs": 2, "seed": 0, "comm": COMM}
     try:
-        net.fit(**({"X": X, "Y": Y, "epochs": 2, "seed": 0, "comm": COMM} | options))
+        net.fit(**(arguments | options))
     except (OverflowError, RankError, ValueError) as error:
         unchanged = np.array_equal(before, net.parameters)
         return f"{type(error).__name__}: {error}" + " (unchanged)" * unchanged
