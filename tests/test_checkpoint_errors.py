@@ -165,7 +165,11 @@ def test_a_directory_and_other_paths_are_refused(tmp_path: Path) -> None:
         ("position", {"epoch": -1, "batch": 0, "sums": np.zeros((0, 3)), "seconds": 0.0}),
         ("position", {"epoch": 0, "batch": 3, "sums": np.zeros((2, 3)), "seconds": 0.0}),
         ("position", {"epoch": 0, "batch": 3}),
+        ("position", {"epoch": 0, "batch": 1, "sums": np.ones((1, 3)), "seconds": np.nan}),
+        ("position", {"epoch": 0, "batch": 1, "sums": np.full((1, 3), np.inf), "seconds": 0.0}),
+        ("position", {"epoch": 0, "batch": 1, "sums": np.full((1, 3), -8.0), "seconds": 0.0}),
         ("history", {"loss": np.zeros(3)}),
+        ("history", {"loss": {}, "validation_loss": np.zeros(0), "seconds": np.zeros(0)}),
         ("history", 1),
         ("rng", {"bit_generator": "PCG64"}),
         ("rng", None),
@@ -174,6 +178,8 @@ def test_a_directory_and_other_paths_are_refused(tmp_path: Path) -> None:
         ("callbacks", []),
         ("parameters", np.zeros(3)),
         ("settings", None),
+        ("settings", {"batch_size": np.ones(3)}),
+        ("kernels", np.ones(3)),
     ],
 )
 def test_a_wrong_entry_is_refused(entry: str, value: Any, stored: Path) -> None:
@@ -183,6 +189,37 @@ def test_a_wrong_entry_is_refused(entry: str, value: Any, stored: Path) -> None:
     run = Run()
     with refused(ValueError, str(stored), unchanged=[run.net, run.optimizer, run.seed]):
         run.fit(resume=stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("MT19937", {"state": {"key": np.ones(624, np.uint32), "pos": 10**9}}),
+        ("MT19937", {"state": {"key": np.ones(624, np.uint32), "pos": -1}}),
+        ("MT19937", {"state": {"key": np.ones(623, np.uint32), "pos": 0}}),
+        ("Philox", {"buffer_pos": -(10**9)}),
+        ("Philox", {"buffer_pos": 5}),
+        ("PCG64", {"state": {"state": 0, "inc": 0}}),
+        ("PCG64", {"state": {"state": 2**128 - 2**64, "inc": 2**70}}),
+        ("PCG64DXSM", {"state": {"state": 1, "inc": 2}}),
+        ("SFC64", {"state": {"state": np.zeros(3, np.uint64)}}),
+    ],
+)
+def test_a_state_that_no_generator_has_is_refused(
+    kind: str, change: dict[str, Any], path: Path
+) -> None:
+    """NumPy would read beyond its memory, or draw the same number forever."""
+
+    def generator() -> np.random.Generator:
+        return np.random.Generator(getattr(np.random, kind)(0))
+
+    Run(seed=generator()).fit(Checkpoint(path))
+    content = read_stored(path)
+    content.sections["checkpoint"]["rng"] |= change
+    save(path, content)
+    run = Run(seed=generator())
+    with refused(ValueError, str(path), unchanged=[run.net, run.optimizer, run.seed]):
+        run.fit(resume=path)
 
 
 # What cannot be stored is found before training.

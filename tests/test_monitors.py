@@ -144,6 +144,15 @@ def test_a_resumed_instance_goes_on_as_if_it_had_never_stopped(cut: int) -> None
     assert np.array_equal(net.parameters, resumed.parameters)
 
 
+@pytest.mark.parametrize("best", [np.full(2, np.nan), np.ones((2, 1)), np.array(["a", "b"]), 3])
+def test_a_state_with_other_parameters_is_refused(best: Any) -> None:
+    stopping = EarlyStopping()
+    state = {**stopping.state(), "best_parameters": best}
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        stopping.set_state(state)
+    assert stopping.best_parameters is None
+
+
 # BestModel
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from ._arrays import as_vector
 from ._checks import as_bool, as_integer, as_real, suggestion
 from ._files import FilePath, as_path
 from .history import EpochEnd
@@ -199,7 +200,10 @@ class EarlyStopping(Monitor):
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         super().set_state(state)
-        self.best_parameters = state["best_parameters"]
+        best = state["best_parameters"]
+        if best is not None:
+            best = as_vector("best_parameters", best, best.size, best.dtype)
+        self.best_parameters = best
 
 
 class BestModel(Monitor):

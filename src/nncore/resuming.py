@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_vector
-from ._checks import as_bool, as_integer, as_real
+from ._checks import as_bool, as_coefficient, as_integer
 from ._files import FilePath, as_path, refused
 from ._kernels import KERNELS
 from ._layout import Examples
@@ -220,26 +220,26 @@ class Record:
                 **values["settings"],
                 **values.get("callback_settings", self._callback_settings),
             }
-        ours = {
-            **encode_architecture(network.architecture),
-            **self._settings,
-            **self._callback_settings,
-        }
-        for name in {**ours, **theirs}:
-            if ours.get(name) != theirs.get(name):
-                raise ValueError(
-                    f"{name} must be {theirs.get(name)!r} to resume from {path!r}, "
-                    f"got {ours.get(name)!r}"
-                )
+            ours = {
+                **encode_architecture(network.architecture),
+                **self._settings,
+                **self._callback_settings,
+            }
+            different = [n for n in {**ours, **theirs} if ours.get(n) != theirs.get(n)]
+        for name in different:
+            raise ValueError(
+                f"{name} must be {theirs.get(name)!r} to resume from {path!r}, "
+                f"got {ours.get(name)!r}"
+            )
         with refused(path):
             position = _as_position(self._rng, self._n_batches, **values["position"])
-            history = History(**_as_lists(values["history"], position.epoch))
-            if len(history) != position.epoch or not isinstance(history.metrics, dict):
-                raise ValueError("its history does not fit its position")
+            history = _as_history(position.epoch, **values["history"])
             seed = as_integer("dropout_seed", values["dropout_seed"], low=0, high=2**63)
             is_finished = as_bool("is_finished", values["is_finished"])
             kernels = values["kernels"]
-            type(self._rng.bit_generator)(0).state = values["rng"]  # raises if it is invalid
+            if not isinstance(kernels, str):
+                raise TypeError(f"kernels must be a name, got {kernels!r}")
+            _check_generator(self._rng, values["rng"])
             states = list(zip(self._callbacks, values["callbacks"], strict=True))
             unfinished = values["parameters"]
             if unfinished is not None:
@@ -332,13 +332,44 @@ def _as_arrays(values: Any) -> Any:
     return np.array(values, dtype=np.float64)
 
 
-def _as_lists(values: Any, n: int) -> Any:
-    """Undo `_as_arrays` for lists of length n, or of length 0 for what is not recorded."""
-    if isinstance(values, dict):
-        return {name: _as_lists(value, n) for name, value in values.items()}
-    if values.dtype != np.float64 or values.shape not in ((n,), (0,)):
-        raise ValueError("its history does not fit its position")
-    return values.tolist()
+def _as_history(
+    n: int,
+    loss: Array,
+    validation_loss: Array,
+    seconds: Array,
+    metrics: dict[str, Array] | None = None,
+) -> History:
+    """Undo `_as_arrays` for a history of n epochs. The oldest files have no metrics."""
+
+    def as_list(values: Array, *lengths: int) -> list[float]:
+        if values.dtype != np.float64 or values.ndim != 1 or len(values) not in lengths:
+            raise ValueError("its history does not fit its position")
+        numbers: list[float] = values.tolist()
+        return numbers
+
+    return History(
+        as_list(loss, n),
+        as_list(validation_loss, 0, n),
+        {name: as_list(values, 0, n) for name, values in (metrics or {}).items()},
+        as_list(seconds, n),
+    )
+
+
+def _check_generator(rng: np.random.Generator, state: Any) -> None:
+    """Raise an error unless generators like `rng` can have the state.
+
+    NumPy's accept others, too, and then read beyond their memory or repeat a number forever.
+    """
+    generator = type(rng.bit_generator)(0)
+    generator.state = state
+    outer: Any = generator.state
+    inner = outer.get("state", {})
+    if not (
+        0 <= inner.get("pos", 0) <= len(inner.get("key", ()))  # of MT19937
+        and 0 <= outer.get("buffer_pos", 0) <= len(outer.get("buffer", ()))  # of Philox
+        and inner.get("inc", 1) % 2 == 1  # of PCG64
+    ):
+        raise ValueError(f"no {type(generator).__name__} can have the state of its generator")
 
 
 def _as_position(
@@ -357,12 +388,14 @@ def _as_position(
         n_batches_before = epoch * n_batches
     if sums.shape != (batch, 3) or sums.dtype != np.float64:
         raise ValueError("its sums do not fit its position")
+    if not np.isfinite(sums).all() or (sums[:, 1] < 0).any():
+        raise ValueError("its sums must be finite, and those of weights not negative")
     return Position(
         rng,
         epoch,
         batch,
         n_orders=epoch,
         sums=sums,
-        seconds=as_real("seconds", seconds),
+        seconds=as_coefficient("seconds", seconds),
         n_batches=as_integer("n_batches_before", n_batches_before, low=0, high=None),
     )
