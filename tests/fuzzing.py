@@ -30,10 +30,10 @@ LONGEST = 8192
 
 
 @contextmanager
-def stored(data: bytes) -> Iterator[Path]:
+def stored(data: bytes, suffix: str = "") -> Iterator[Path]:
     """Store the data in a file, in memory where the system can."""
     folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
-    path = Path(folder, f"nncore-fuzzing-{os.getpid()}")
+    path = Path(folder, f"nncore-fuzzing-{os.getpid()}{suffix}")
     try:
         path.write_bytes(data)
         yield path
@@ -106,6 +106,16 @@ def onnx(data: bytes) -> None:
         nncore.from_onnx(path)
 
 
+def npy(data: bytes) -> None:
+    """Use the file as inputs, targets and weights."""
+
+    net, X, Y = interrupted()
+    with stored(data, ".npy") as path:
+        for examples in ((path, Y), (X, path), (X, Y, path)):
+            with suppress(OSError, TypeError, ValueError):
+                net.evaluate(*examples)
+
+
 def arguments(data: bytes) -> None:
     """Parse a command line, in which a zero separates arguments."""
     words = data.decode(errors="surrogateescape").split("\0")
@@ -161,7 +171,7 @@ def steps(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (idx, network, checkpoint, onnx, arguments, steps)
+    target.__name__: target for target in (idx, network, checkpoint, onnx, npy, arguments, steps)
 }
 
 

@@ -6,7 +6,15 @@ import fuzzing
 import pytest
 
 # Runs that take about a second each.
-RUNS = {"idx": 500, "network": 200, "checkpoint": 50, "onnx": 200, "arguments": 200, "steps": 30}
+RUNS = {
+    "idx": 500,
+    "network": 200,
+    "checkpoint": 50,
+    "onnx": 200,
+    "npy": 100,
+    "arguments": 200,
+    "steps": 30,
+}
 
 
 @pytest.mark.filterwarnings("ignore")

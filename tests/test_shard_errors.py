@@ -169,6 +169,17 @@ def test_a_file_mapped_for_writing_may_be_changed(tmp_path: Path) -> None:
     assert np.ptp(after, axis=0).max() == 0
 
 
+def with_header(text: str) -> Callable[[Path], Any]:
+    """Return what writes a file with this header and 64 bytes of data."""
+    start = b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little")
+    return lambda path: path.write_bytes(start + text.encode() + bytes(64))
+
+
+def declares(dtype: str, *shape: int) -> Callable[[Path], Any]:
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    return with_header(repr(header))
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text": (lambda path: path.write_text("no array"), "holds no array"),
     "empty": (lambda path: path.write_bytes(b""), "holds no array"),
@@ -186,6 +197,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "records": (lambda path: np.save(path, np.ones((4, 4), "f4,f4")), "real numbers"),
     "complex": (lambda path: np.save(path, np.ones((4, 4), complex)), "real numbers"),
     "columns": (lambda path: np.save(path, np.ones((4, 5))), r"X\[1\].*\(n_samples, 4\).*\(4, 5"),
+    "open bracket": (with_header("{"), "holds no array"),
+    "recursion": (with_header("1" + "+1" * 4000), "holds no array"),
+    "rows of another type": (with_header("{'descr': 1}"), "holds no array"),
+    "no columns": (declares("<f4", 2**40, 0), "rows must not be empty"),
+    "no characters": (declares("<U0", 2**40, 4), "rows must not be empty"),
+    "no fields": (declares("|V0", 2**70, 4), "rows must not be empty"),
+    "beyond 64 bits": (declares("<f4", 2**70, 4), "row 4 could not be read"),
     "cube": (lambda path: np.save(path, np.ones((4, 4, 4))), r"X\[1\].*\(4, 4, 4\)"),
 }
 
@@ -196,9 +214,17 @@ def test_files_that_hold_no_rows_of_numbers_are_refused(
 ) -> None:
     problem = Problem(tmp_path)
     write(problem.path)
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((OSError, ValueError, TypeError), match=message):
         problem.fit(problem.shards(None))
     assert problem.net.equals(Problem(tmp_path).net)
+
+
+@pytest.mark.parametrize("dtype", ["<U0", "|S0", "|V0"])
+def test_labels_without_bytes_are_refused(dtype: str, tmp_path: Path) -> None:
+    problem = Problem(tmp_path, "cross_entropy")
+    declares(dtype, 2**40)(problem.path)
+    with refused(ValueError, str(problem.path), "rows must not be empty", unchanged=[problem.net]):
+        problem.net.fit(problem.X, str(problem.path))
 
 
 def test_a_header_beyond_the_file_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 from collections.abc import Sequence
+from tokenize import TokenError
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -28,6 +29,17 @@ Order = npt.NDArray[np.intp]
 
 # NumPy refuses longer headers of .npy files.
 _MOST_HEADER = 1 << 14
+
+# What NumPy's parser of headers raises.
+_HEADER_ERRORS = (
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    SyntaxError,
+    TokenError,
+    TypeError,
+    ValueError,
+)
 
 # How many files of an array are open at the same time: systems allow 1,024 by default.
 _MOST_OPEN = 256
@@ -300,7 +312,10 @@ def _named(path: str) -> FileShard:
                 raise ValueError(f"its dtype is {dtype}")
             if not shape or min(shape) < 0 or (is_fortran and len(shape) > 1 and min(shape) > 1):
                 raise ValueError(f"it must have rows in C order, got shape {shape}")
-        except ValueError as error:
+            # Of empty rows a small file can declare any number.
+            if dtype.itemsize == 0 or 0 in shape[1:]:
+                raise ValueError(f"its rows must not be empty, got shape {shape} of {dtype}")
+        except _HEADER_ERRORS as error:
             raise ValueError(f"{path!r} holds no array that can be read: {error}") from None
         offset = head.tell()
     stride = math.prod(shape[1:]) * dtype.itemsize
