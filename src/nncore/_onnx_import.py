@@ -127,7 +127,7 @@ def _stored_loss(model: Model) -> Any:
     return None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Constant:
     tensor: Any  # onnx.TensorProto
     values: Array | None = None
@@ -145,8 +145,8 @@ class _Graph:
             raise ValueError("it redefines operators of ONNX")
         self._reader = TensorReader(directory)
         self._constants = {tensor.name: _Constant(tensor) for tensor in model.graph.initializer}
-        self._inputs = {value.name: value.type.tensor_type for value in model.graph.input}
-        self._outputs = {value.name: value.type for value in model.graph.output}
+        self._inputs = {value.name: value for value in model.graph.input}
+        self._outputs = {value.name: value for value in model.graph.output}
         self._nodes: dict[str, Node] = {}
         for node in model.graph.node:
             kind, first = _kind(node), node.output[0] if node.output else ""
@@ -164,7 +164,7 @@ class _Graph:
         """Return the output of that name, by default the only one of real numbers."""
         names: list[str] = list(self._outputs)
         if output is None and len(names) > 1:
-            names = [name for name in names if _is_real(self._outputs[name])]
+            names = [name for name in names if _is_real(self._outputs[name].type)]
         if output is None and len(names) == 1:
             return names[0]
         if output is None or output not in names:
@@ -175,13 +175,15 @@ class _Graph:
         """Return what happens to the input until it becomes the output of that name."""
         nodes: list[Node] = []
         steps: list[Step] = []
+        seen: set[str] = set()
         while name in self._nodes:
             node = self._nodes[name]
-            if len(nodes) == len(self._nodes):
+            if name in seen:
                 raise ValueError(f"{_where(node)} is part of a cycle")
             reader = _READERS.get(_kind(node))
             if reader is None or node.output[0] != name:
                 raise ValueError(f"{_where(node)} is no part of a layer of nncore")
+            seen.add(name)
             name, step = reader(self, node)
             nodes.append(node)
             steps.append(step)
@@ -195,9 +197,10 @@ class _Graph:
 
     def _expect_columns(self, layers: ImportedLayers, name: str, kinds: list[str]) -> None:
         """Note how many columns the input has, after it was flattened."""
-        if not self._inputs[name].HasField("shape"):
+        tensor = self._inputs[name].type.tensor_type
+        if not tensor.HasField("shape"):
             return
-        shape = [size.dim_value for size in self._inputs[name].shape.dim]
+        shape = [size.dim_value for size in tensor.shape.dim]
         first = next((kind for kind in kinds if kind in (*_FLATTENING, "Gemm", "MatMul")), None)
         if len(shape) != 2 and not (first in _FLATTENING and len(shape) <= _MOST_DIMENSIONS):
             raise ValueError(f"input {name!r} must be a matrix, got {len(shape)} dimensions")
@@ -249,7 +252,7 @@ def _kind(node: Node) -> str:
 
 
 def _where(node: Node) -> str:
-    name = node.name or ", ".join(node.output)
+    name = node.name or next(iter(node.output), "")
     return f"node {name!r} ({_kind(node)})"
 
 

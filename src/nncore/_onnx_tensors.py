@@ -43,8 +43,8 @@ class TensorReader:
 
     def __init__(self, directory: str | None) -> None:
         self._directory = directory
-        # How many bytes of each other file no tensor has used yet.
-        self._unused: dict[str, int] = {}
+        # How many bytes of each other file no tensor has used yet. A file may have several names.
+        self._unused: dict[tuple[int, int], int] = {}
 
     def read(self, tensor: Tensor) -> Array:
         """Return the values of a tensor of floats, int64 or bool with at most two dimensions."""
@@ -82,12 +82,13 @@ class TensorReader:
         begin, length = int(entries.get("offset", 0)), int(entries.get("length", n_bytes))
         try:
             with _open_regular(os.path.join(self._directory, location)) as file:
-                size = os.fstat(file.fileno()).st_size
+                status = os.fstat(file.fileno())
+                which, size = (status.st_dev, status.st_ino), status.st_size
                 if not 0 <= begin <= size - n_bytes or length != n_bytes:
                     raise ValueError(f"{what} needs {n_bytes} bytes of the file {location!r}")
-                self._unused.setdefault(location, size)
-                self._unused[location] -= n_bytes
-                if self._unused[location] < 0:
+                self._unused.setdefault(which, size)
+                self._unused[which] -= n_bytes
+                if self._unused[which] < 0:
                     raise ValueError(f"{what} overlaps another tensor in the file {location!r}")
                 file.seek(begin)
                 return file.read(n_bytes)

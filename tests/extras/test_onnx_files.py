@@ -158,6 +158,15 @@ def test_cycle_is_refused(path: Path) -> None:
     refuse(model, path, "is part of a cycle")
 
 
+def test_cycle_of_a_node_with_many_outputs_takes_little_memory(path: Path) -> None:
+    model = small()
+    names = [f"A.{i}" for i in range(5000)]
+    model.graph.node.append(onnx.helper.make_node("Relu", ["A.0"], names))
+    model.graph.output[0].name = "A.0"
+    del model.graph.node[:-1]
+    refuse(model, path, r"node 'A.0' \(Relu\) is part of a cycle")
+
+
 def test_value_of_two_nodes_is_refused(path: Path) -> None:
     model = small()
     model.graph.node.append(model.graph.node[0])
@@ -283,13 +292,16 @@ def test_huge_weights_in_a_small_file_are_refused(path: Path) -> None:
     refuse(model, path, "needs .* bytes of the file 'weights'")
 
 
-def test_overlapping_weights_are_refused(path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights", "same"])
+def test_overlapping_weights_are_refused(name: str, path: Path) -> None:
     (path.parent / "weights").write_bytes(b"\0" * 48)
+    (path.parent / "same").hardlink_to(path.parent / "weights")
     model = small()
     externalize(model, "weights")
     again = model.graph.initializer[2]
     again.CopyFrom(model.graph.initializer[0])
     again.name, again.dims[:] = "weights.2", [4, 2]
+    again.external_data[0].value = name
     refuse(model, path, "overlaps another tensor in the file 'weights'")
 
 
