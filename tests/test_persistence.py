@@ -208,6 +208,12 @@ def test_parameters_that_are_not_finite_are_refused(value: float, tmp_path: Path
         net.save(tmp_path / "net")
 
 
+def test_paths_with_null_characters_are_refused() -> None:
+    for call in (make([3, 2]).save, nncore.load):
+        with pytest.raises(ValueError, match=r"path must hold no null character, got 'a\\x00b'"):
+            call("a\0b")
+
+
 def test_paths_of_other_types_are_refused() -> None:
     path: Any = 3
     for call in (lambda: make([4, 2]).save(path), lambda: nncore.load(path)):

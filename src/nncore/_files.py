@@ -94,9 +94,12 @@ def refused(path: str) -> Iterator[None]:
 def as_path(path: FilePath) -> str:
     """Return a path as a str."""
     try:
-        return os.fsdecode(path)
+        text = os.fsdecode(path)
     except TypeError:
         raise TypeError(f"path must be a str or os.PathLike, got {path!r}") from None
+    if "\0" in text:
+        raise ValueError(f"path must hold no null character, got {path!r}")
+    return text
 
 
 # Writing.
