@@ -190,6 +190,17 @@ def test_lists_of_numbers_have_the_bits_of_their_array(dtype: DType, row: Any) -
         assert (outputs == expected).all()
 
 
+def test_a_list_that_shrinks_while_it_is_read_is_an_error() -> None:
+    class Shrinking(np.float32):
+        def __float__(self) -> float:
+            row.clear()
+            return 1.0
+
+    row = [Shrinking(1), 1.0, 1.0]
+    with pytest.raises(IndexError):
+        forward_pass(make([3, 2])).predict(row)
+
+
 class Row(list[float]):
     pass
 

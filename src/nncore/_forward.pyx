@@ -6,17 +6,20 @@ a row's outputs do not depend on the other rows of the call.
 
 cimport cython
 cimport numpy as cnp
-from cpython.list cimport PyList_AsTuple
+from cpython.float cimport PyFloat_AsDouble, PyFloat_CheckExact
+from cpython.list cimport PyList_GetItem
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Malloc, PyMem_Free
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GetItem
 from libc.math cimport NAN
 from libc.string cimport memcpy
 
 from nncore._kernels cimport tables
 from nncore._layout cimport Source, source_of
 from nncore._tables cimport (
-    nncore_float_mode, nncore_flush_subnormals, nncore_kernels, nncore_set_float_mode,
-    nncore_sigma)
+    NNCORE_FLOAT32, NNCORE_FLOAT64, nncore_float_mode, nncore_flush_subnormals, nncore_kernels,
+    nncore_set_float_mode, nncore_sigma, nncore_source)
 
 import numpy as np
 
@@ -48,28 +51,41 @@ cdef struct Layer:
     Py_ssize_t b
 
 
-cdef tuple _as_tuple(x):
-    """Return a list or tuple as a tuple, which no other thread can change, anything else as None.
-
-    Subclasses may compute their elements.
-    """
-    if type(x) is tuple:
-        return <tuple> x
-    return PyList_AsTuple(x) if type(x) is list else None
+cdef bint _is_sequence(x) noexcept:
+    """Whether x is a list or tuple. Subclasses may compute their elements."""
+    return type(x) is list or type(x) is tuple
 
 
 cdef double _as_double(x) except? -1.0:
-    """Return a number as a double, or NaN if x is not a plain number or would be rounded."""
+    """Return x as a double, or NaN if it is not a plain number or would be rounded."""
     cdef int overflow
     cdef long long value
     cdef bint exact
-    if type(x) is float:
-        return <double> x
     if type(x) is int or type(x) is bool:
         value = PyLong_AsLongLongAndOverflow(x, &overflow)
         exact = not overflow and -LARGEST_EXACT <= value <= LARGEST_EXACT
         return <double> value if exact else NAN
     return <double> x if isinstance(x, FLOATING) else NAN
+
+
+cdef bint _read(double *to, row, Py_ssize_t n) except -1:
+    """Store a row's numbers. Return False if it is not a list or tuple of n elements."""
+    cdef:
+        bint is_list = type(row) is list
+        PyObject *x
+        Py_ssize_t i
+    if not _is_sequence(row):
+        return False
+    # The references are borrowed, so without a GIL no other thread may change the list.
+    with cython.critical_section(row):
+        if len(row) != n:
+            return False
+        for i in range(n):
+            x = PyList_GetItem(row, i) if is_list else PyTuple_GetItem(row, i)
+            to[i] = (
+                PyFloat_AsDouble(<object> x) if PyFloat_CheckExact(<object> x)
+                else _as_double(<object> x))
+    return True
 
 
 cdef cnp.ndarray _narrow(cnp.ndarray array):
@@ -86,6 +102,7 @@ cdef cnp.ndarray _narrow(cnp.ndarray array):
     return doubles
 
 
+@cython.final
 cdef class ForwardPass:
     """The forward pass of one network.
 
@@ -98,7 +115,8 @@ cdef class ForwardPass:
 
     cdef:
         const nncore_kernels *kernels
-        Py_ssize_t depth, n_in, n_out, widest, size
+        Py_ssize_t depth, n_in, n_out, n_parameters, widest, size
+        nncore_source own_type
         int type_number
         cnp.ndarray parameters
         object layer_array
@@ -112,8 +130,9 @@ cdef class ForwardPass:
         self.depth = len(architecture.layers)
         self.n_in, self.n_out = architecture.sizes[0], architecture.sizes[self.depth]
         self.widest = max(architecture.sizes)
-        self.size = parameters.itemsize
+        self.n_parameters, self.size = parameters.size, parameters.itemsize
         self.type_number = parameters.dtype.num
+        self.own_type = NNCORE_FLOAT64 if self.size == 8 else NNCORE_FLOAT32
         self.parameters = parameters
         self.layer_array = np.empty(self.depth * sizeof(Layer), dtype=np.uint8)
         self.layers = <Layer *> cnp.PyArray_DATA(self.layer_array)
@@ -123,9 +142,10 @@ cdef class ForwardPass:
                 architecture.layers[l])
             layer.W, layer.b = W * self.size, b * self.size
 
-    # A bound method as Cython makes it is called through a tuple in Python's stable ABI.
+    # In Python's stable ABI, Cython's methods are called through a tuple of their arguments, unless
+    # they have one positional argument and no binding.
     @cython.binding(False)
-    def predict(self, X, out=None):
+    def predict(self, X, /):
         """Return the outputs for X, or None if the arguments need the checks of other calls.
 
         Parameters
@@ -133,32 +153,114 @@ cdef class ForwardPass:
         X : object
             Few rows, or a single one of one dimension, of finite numbers: an array of any type,
             order and strides, or lists or tuples.
-        out : object
-            None or a row-major array of the outputs' shape and dtype. It is written when X has been
-            read, so it may overlap with X.
         """
+        return self._predict(X, None)
+
+    @cython.binding(False)
+    def predict_to(self, tuple X_and_out not None, /):
+        """Store the outputs for X in `out` and return it, or return None as `predict` does.
+
+        Parameters
+        ----------
+        X_and_out : tuple (X, out)
+            X is as in `predict`, and `out` a row-major array of the outputs' shape and dtype. It is
+            written when X has been read, so it may overlap with X.
+        """
+        return self._predict(X_and_out[0], X_and_out[1])
+
+    cdef _predict(self, X, out):
+        if cnp.PyArray_CheckExact(X):
+            return self._predict_array(<cnp.ndarray> X, out)
+        if not _is_sequence(X) or len(X) == 0:
+            return None
+        if len(X) == 1 and cnp.PyArray_CheckExact(X[0]):
+            return self._predict_array(X[0][np.newaxis], out)
+        return self._predict_numbers(X, out)
+
+    cdef _predict_array(self, cnp.ndarray array, out):
         cdef:
-            cnp.ndarray inputs = self._inputs(X), outputs
-            cnp.npy_intp shape[2]
-            cnp.npy_intp *out_shape
-            Py_ssize_t n_rows
+            cnp.ndarray inputs = self._as_source(array)
             Source source
-            char *memory
-            char *A
-            nncore_float_mode mode
-            bint is_finite
         if inputs is None:
             return None
-        n_rows = cnp.PyArray_DIM(inputs, 0) if cnp.PyArray_NDIM(inputs) == 2 else 1
+        source = source_of(inputs)
+        return self._outputs(
+            &source, cnp.PyArray_ISCARRAY_RO(inputs), cnp.PyArray_NDIM(inputs),
+            cnp.PyArray_DIM(inputs, 0) if cnp.PyArray_NDIM(inputs) == 2 else 1, out)
+
+    cdef cnp.ndarray _as_source(self, cnp.ndarray array):
+        """Return the array in a dtype of `nncore._layout.SOURCES`, or None."""
+        cdef:
+            const cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
+            int type_number = cnp.PyArray_TYPE(array)
+        if not (
+            (cnp.PyArray_NDIM(array) == 2 and self._takes(shape[0], shape[1]))
+            or (cnp.PyArray_NDIM(array) == 1 and self._takes(1, shape[0]))
+        ):
+            return None
+        if (
+            type_number == cnp.NPY_FLOAT32 or type_number == cnp.NPY_FLOAT64
+            or type_number == cnp.NPY_UINT8
+        ):
+            if cnp.PyArray_ISNOTSWAPPED(array):
+                return array
+            return cnp.PyArray_Cast(array, type_number)
+        if type_number == cnp.NPY_LONGDOUBLE:
+            return _narrow(array)
+        if (
+            cnp.PyTypeNum_ISINTEGER(type_number) or cnp.PyTypeNum_ISBOOL(type_number)
+            or type_number == cnp.NPY_FLOAT16
+        ):
+            return cnp.PyArray_Cast(array, self.type_number)
+        return None
+
+    cdef _predict_numbers(self, X, out):
+        """Return the outputs for a list or tuple of numbers, or of rows of them."""
+        cdef:
+            bint has_rows = _is_sequence(X[0])
+            Py_ssize_t n_rows = len(X) if has_rows else 1
+            Source source
+            double *numbers
+            Py_ssize_t i
+        if not self._takes(n_rows, self.n_in):
+            return None
+        numbers = <double *> PyMem_Malloc(n_rows * self.n_in * sizeof(double))
+        if numbers == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n_rows):
+                if not _read(numbers + i * self.n_in, X[i] if has_rows else X, self.n_in):
+                    return None
+            source.data, source.type = <char *> numbers, NNCORE_FLOAT64
+            source.row_stride = self.n_in * sizeof(double)
+            source.column_stride = sizeof(double)
+            return self._outputs(&source, True, 2 if has_rows else 1, n_rows, out)
+        finally:
+            PyMem_Free(numbers)
+
+    cdef bint _takes(self, Py_ssize_t n_rows, Py_ssize_t n_columns) noexcept:
+        return (
+            n_columns == self.n_in and n_rows <= MOST_ROWS
+            and (n_rows <= 2 or self.n_parameters * self.size <= MOST_BYTES))
+
+    cdef cnp.ndarray _outputs(
+        self, const Source *source, bint is_row_major, int n_dimensions, Py_ssize_t n_rows, out,
+    ):
+        """Return the outputs for rows of the source, or None if one is not finite."""
+        cdef:
+            cnp.npy_intp shape[2]
+            cnp.npy_intp *out_shape = shape + 2 - n_dimensions
+            cnp.ndarray outputs
+            char *memory
+            const char *A = source.data
+            nncore_float_mode mode
+            bint is_finite
         shape[0], shape[1] = n_rows, self.n_out
-        out_shape = shape + 2 - cnp.PyArray_NDIM(inputs)
         if out is None:
-            outputs = cnp.PyArray_EMPTY(
-                cnp.PyArray_NDIM(inputs), out_shape, self.type_number, 0)
+            outputs = cnp.PyArray_SimpleNew(n_dimensions, out_shape, self.type_number)
         elif (
-            cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(out) == cnp.PyArray_NDIM(inputs)
-            and cnp.PyArray_CompareLists(
-                cnp.PyArray_DIMS(out), out_shape, cnp.PyArray_NDIM(inputs))
+            cnp.PyArray_CheckExact(out) and cnp.PyArray_NDIM(out) == n_dimensions
+            and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(out), out_shape, n_dimensions)
             and cnp.PyArray_TYPE(out) == self.type_number and cnp.PyArray_ISCARRAY(out)
         ):
             outputs = out
@@ -171,15 +273,13 @@ cdef class ForwardPass:
             raise MemoryError()
         # A session does the same, so the outputs are the same.
         mode = nncore_flush_subnormals()
-        A = cnp.PyArray_BYTES(inputs)
-        if cnp.PyArray_TYPE(inputs) != self.type_number or not cnp.PyArray_ISCARRAY_RO(inputs):
+        if source.type != self.own_type or not is_row_major:
             A = memory + n_rows * self.widest * self.size
-            source = source_of(inputs)
             self.kernels.gather(
-                A, source.data, source.type, source.row_stride, source.column_stride, NULL, 0, 0,
-                self.n_in, 0, n_rows, n_rows, self.n_in)
+                <void *> A, source.data, source.type, source.row_stride, source.column_stride, NULL,
+                0, 0, self.n_in, 0, n_rows, n_rows, self.n_in)
         is_finite = self.kernels.finite(A, n_rows, self.n_in, self.n_in)
-        if is_finite and n_rows * cnp.PyArray_SIZE(self.parameters) < LONG_WORK:
+        if is_finite and n_rows * self.n_parameters < LONG_WORK:
             self._run(cnp.PyArray_BYTES(outputs), A, memory, n_rows)
         elif is_finite:
             with nogil:
@@ -204,69 +304,3 @@ cdef class ForwardPass:
                 layer.n_prev, layer.n)
             A_prev = A
         memcpy(outputs, A_prev, n_rows * self.n_out * self.size)
-
-    cdef bint _takes(self, Py_ssize_t n_rows, Py_ssize_t n_columns) noexcept:
-        return (
-            n_columns == self.n_in and n_rows <= MOST_ROWS
-            and (n_rows <= 2 or cnp.PyArray_NBYTES(self.parameters) <= MOST_BYTES))
-
-    cdef cnp.ndarray _inputs(self, X):
-        """Return X as an array of a dtype of `nncore._layout.SOURCES`, or None."""
-        cdef:
-            cnp.ndarray array
-            const cnp.npy_intp *shape
-            int type_number
-        if not cnp.PyArray_CheckExact(X):
-            return self._numbers(X)
-        array = X
-        shape = cnp.PyArray_DIMS(array)
-        if not (
-            (cnp.PyArray_NDIM(array) == 2 and self._takes(shape[0], shape[1]))
-            or (cnp.PyArray_NDIM(array) == 1 and self._takes(1, shape[0]))
-        ):
-            return None
-        type_number = cnp.PyArray_TYPE(array)
-        if (
-            type_number == cnp.NPY_FLOAT32 or type_number == cnp.NPY_FLOAT64
-            or type_number == cnp.NPY_UINT8
-        ):
-            if cnp.PyArray_ISNOTSWAPPED(array):
-                return array
-            return cnp.PyArray_Cast(array, type_number)
-        if type_number == cnp.NPY_LONGDOUBLE:
-            return _narrow(array)
-        if (
-            cnp.PyTypeNum_ISINTEGER(type_number) or cnp.PyTypeNum_ISBOOL(type_number)
-            or type_number == cnp.NPY_FLOAT16
-        ):
-            return cnp.PyArray_Cast(array, self.type_number)
-        return None
-
-    cdef cnp.ndarray _numbers(self, X):
-        """Return a list or tuple of numbers, of rows or of one array; None for anything else."""
-        cdef:
-            tuple rows = _as_tuple(X), row
-            cnp.npy_intp shape[2]
-            Py_ssize_t i, j
-            int n_dimensions
-            cnp.ndarray doubles
-            double *to
-        if not rows:
-            return None
-        if len(rows) == 1 and cnp.PyArray_CheckExact(rows[0]):
-            return self._inputs(rows[0][np.newaxis])
-        n_dimensions = 2 if isinstance(rows[0], (list, tuple)) else 1
-        if n_dimensions == 1:
-            rows = (rows,)
-        shape[0], shape[1] = len(rows), self.n_in
-        if not self._takes(shape[0], shape[1]):
-            return None
-        doubles = cnp.PyArray_EMPTY(n_dimensions, shape + 2 - n_dimensions, cnp.NPY_FLOAT64, 0)
-        to = <double *> cnp.PyArray_DATA(doubles)
-        for i in range(shape[0]):
-            row = _as_tuple(rows[i])
-            if row is None or len(row) != self.n_in:
-                return None
-            for j in range(self.n_in):
-                to[i * self.n_in + j] = _as_double(row[j])
-        return doubles

@@ -14,7 +14,7 @@ cdef struct Source:
     Py_ssize_t column_stride
 
 
-cdef Source source_of(cnp.ndarray array)
+cdef Source source_of(cnp.ndarray array) noexcept
 
 
 cdef class Examples:

@@ -126,7 +126,7 @@ cdef class Counter:
     """
 
 
-cdef Source source_of(cnp.ndarray array):
+cdef Source source_of(cnp.ndarray array) noexcept:
     """Return where the rows are, or the only one if the array has one dimension."""
     cdef Source source
     cdef int dtype = cnp.PyArray_TYPE(array)

@@ -595,7 +595,10 @@ class Network(Strict):
         if n_threads is not None:
             as_n_threads(n_threads, 0, 0)
         if not _BLAS:
-            few = self._forward_pass.predict(X, out)
+            if out is None:
+                few = self._forward_pass.predict(X)
+            else:
+                few = self._forward_pass.predict_to((X, out))
             if few is not None:
                 return few
         rows: Array | Shards
