@@ -21,6 +21,7 @@ from .enums import Loss
 __all__ = [
     "LEAST_WEIGHT",
     "LIMITED_LOSSES",
+    "are_equal",
     "as_matrix",
     "as_row_numbers",
     "as_rows",
@@ -49,6 +50,9 @@ LIMITED_LOSSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON)
 
 # How many elements of a mapped file are checked at a time.
 _BLOCK = 1 << 20
+
+# How many elements of vectors are compared at a time.
+_EQUAL = 1 << 15
 
 
 def _as_real_array(name: str, value: object) -> Array:
@@ -95,6 +99,12 @@ def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | N
         most = float(np.nextafter(tie, 0))
     at = first_beyond(flat, most)
     return None if at == flat.size else at
+
+
+def are_equal(one: Array, other: Array) -> bool:
+    """Return whether two vectors of the same length are equal, with little memory."""
+    blocks = (slice(begin, begin + _EQUAL) for begin in range(0, one.size, _EQUAL))
+    return all(np.array_equal(one[block], other[block]) for block in blocks)
 
 
 def _row_blocks(array: Array) -> Iterator[tuple[int, Array]]:

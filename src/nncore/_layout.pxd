@@ -161,8 +161,6 @@ cdef class Layout:
     cdef _cut_tiles(self)
     cdef _cut_panels(self, list tiles, Py_ssize_t l, Py_ssize_t p_begin, Py_ssize_t p_end)
     cdef _allocate(self)
-    cdef _allocate_slot(self, Slot slot)
-
     cdef char *_new_memory(self, Py_ssize_t size) except NULL
     cdef _write_back(self, tuple vectors)
     cdef _pack(self, Py_ssize_t slot, cnp.ndarray flat)

@@ -406,8 +406,10 @@ cdef class Layout:
         self.sample_weight = memory + <Py_ssize_t> begins[11]
         self.scratch = memory + <Py_ssize_t> begins[12]
 
-    cdef _allocate_slot(self, Slot slot):
-        self.packed[<int> slot] = self._new_memory(self._whole_lines(self.n_packed))
+    def reserve(self, Py_ssize_t n_vectors):
+        """Allocate the slots of so many vectors, parameters and state."""
+        if n_vectors > STATE_3 and self.packed[<int> STATE_3] == NULL:
+            self.packed[<int> STATE_3] = self._new_memory(self._whole_lines(self.n_packed))
 
     cdef char *_new_memory(self, Py_ssize_t size) except NULL:
         array, mapping = _workspace_memory(size)
@@ -445,8 +447,7 @@ cdef class Layout:
         cdef:
             Py_ssize_t slot = 0
             FlatVector vector
-        if len(vectors) > STATE_3 and self.packed[<int> STATE_3] == NULL:
-            self._allocate_slot(STATE_3)
+        self.reserve(len(vectors))
         if self.n_slots != len(vectors):
             self.n_slots = len(vectors)
             self.tiles_are_checked = False

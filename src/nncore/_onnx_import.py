@@ -107,6 +107,8 @@ def _parse(onnx: Any, path: str) -> Model:
         try:
             model.ParseFromString(file.read(size))
         except DecodeError as error:
+            if "alloc" in str(error):
+                raise MemoryError(f"could not allocate the model of {size} bytes") from error
             raise ValueError(f"it is no ONNX model: {error}") from error
         return model
 

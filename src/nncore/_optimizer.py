@@ -343,10 +343,11 @@ class Optimizer(Strict, ABC):
         if self._ready is not None and self._owner is architecture:
             return self._ready
         self.check(architecture)
-        self._owner = architecture
         n_vectors = self.rule().n_vectors
-        while len(self._vectors) < n_vectors:
-            self._vectors.append(FlatVector.zeros(architecture))
+        missing = range(len(self._vectors), n_vectors)
+        # All at once: without enough memory the optimizer stays as it is.
+        self._vectors += [FlatVector.zeros(architecture) for _ in missing]
+        self._owner = architecture
         ready = self._vectors[:n_vectors]
         if not any(vector.is_shared for vector in ready):
             self._ready = ready

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._arrays import are_equal
 from ._checks import as_integer, as_real
 from ._files import Contents, FilePath, as_path, write
 from ._threads import start, wait_for
@@ -169,12 +170,14 @@ class Writer:
         self._last: Optimizer | None = None
         self._is_due = False
         self._last_time = time.monotonic()
-        self._last_place = record.place_in(checkpoint.path)
+        self._last_place: tuple[int, int] | None = None
         # Steps per second, and time and batch at the beginning of the chunk.
         self._pace = 0.0
         self._begin = 0.0, 0
 
     def __enter__(self) -> Writer:
+        # The memory of the first copy, before anything has changed.
+        self.reserve(1 + self._optimizer.rule().n_vectors)
         return self
 
     def __exit__(
@@ -188,11 +191,12 @@ class Writer:
                 wait_for(self._thread)
             return
         self._wait()
-        if self._last_place == self._record.place:
+        last_place = self._last_place or self._record.place_in(self._checkpoint.path)
+        if last_place == self._record.place:
             return
         if self._last is None:
             self._last = self._copy()
-        elif not np.array_equal(self._session.parameters, self._vectors[0]):
+        elif not are_equal(self._session.parameters, self._vectors[0]):
             self._record.parameters = self._vectors[0]
         self._write(self._contents(self._session.parameters, self._last))
         self._wait()
@@ -273,17 +277,21 @@ class Writer:
 
     def _copy(self) -> Optimizer:
         """Copy the parameters and the state; return an optimizer with the copy of the state."""
-        n, dtype = self._architecture.n_parameters, self._architecture.dtype
         # A callback may change the number of running vectors.
         count = 1 + len(self._optimizer.arrays)
         del self._vectors[count:]
-        while len(self._vectors) < count:
-            self._vectors.append(np.empty(n, dtype=dtype))
+        self.reserve(count)
         n_steps = self._session.copy_to(self._vectors, self._optimizer)
         copy = type(self._optimizer)()
         coefficients = self._optimizer.coefficients
         copy.restore(self._architecture, coefficients, n_steps, self._vectors[1:])
         return copy
+
+    def reserve(self, n_vectors: int) -> None:
+        """Allocate the copies of the parameters and the state."""
+        n, dtype = self._architecture.n_parameters, self._architecture.dtype
+        while len(self._vectors) < n_vectors:
+            self._vectors.append(np.empty(n, dtype=dtype))
 
     def _contents(self, parameters: Array, optimizer: Optimizer) -> Contents:
         sections = {"checkpoint": self._record.values()}

@@ -15,7 +15,7 @@ from ._arrays import as_training_examples
 from ._checks import as_real
 from ._layout import Examples
 from .architecture import Architecture
-from .metrics import VALIDATION, Metric
+from .metrics import BLOCK_BYTES, VALIDATION, Metric
 from .shards import ShardData, Shards, are_shards
 from .streams import Stream, StreamData, Streamed
 from .training import ArrayData, Data
@@ -154,8 +154,8 @@ class Part:
         """
         with network.session(self.n or UNKNOWN_N, n_threads=n_threads):
             if metrics and self.n is not None:
-                np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
                 _ = self._given
+                _ = np.empty((self.n, network.sizes[-1]), network.dtype), np.empty(BLOCK_BYTES, "b")
 
     def evaluate(
         self,
@@ -180,6 +180,9 @@ class Part:
         outputs: list[Array] = []
         given: list[tuple[Array, Array | None]] = []
         total = weight = 0.0
+        A, done = None, 0
+        if keeps_all and self.n is not None:
+            A = np.empty((self.n, network.sizes[-1]), dtype=network.dtype)
         with (
             network.session(self.n or UNKNOWN_N, n_threads=n_threads) as session,
             closing(self.data.pieces(None, session.loss_batch, 0)) as pieces,
@@ -187,7 +190,10 @@ class Part:
             session.watch(check)
             for piece in pieces:
                 n, out = piece.end - piece.begin, None
-                if keeps_all:
+                if A is not None:
+                    out = A[done : done + n]
+                    done += n
+                elif keeps_all:
                     out = np.empty((n, network.sizes[-1]), dtype=network.dtype)
                     outputs.append(out)
                 total = session.total_loss(piece.examples, piece.order, out, total)
@@ -201,7 +207,8 @@ class Part:
         weight = weight if self.weight is None else self.weight
         if not keeps_all:
             return Outputs(total, weight)
-        return Outputs(total, weight, _joined(outputs), *(_both_joined(given) or self._given))
+        A = _joined(outputs) if A is None else A
+        return Outputs(total, weight, A, *(_both_joined(given) or self._given))
 
     @cached_property
     def _given(self) -> tuple[Array, Array | None]:
@@ -323,7 +330,8 @@ class Evaluation:
 
     def reserve(self) -> None:
         """Raise MemoryError if there is too little memory for `report`, before training begins."""
-        for part in (self._training, self._validation):
+        # Training data, most often the larger part, need their memory beside the other's targets.
+        for part in (self._validation, self._training):
             if part:
                 part.reserve(self._network, self._metrics, self._n_threads)
 

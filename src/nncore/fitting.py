@@ -222,10 +222,6 @@ class Fit:
         network, optimizer, record = self.network, self._optimizer, self._record
         training, checkpoint, ranks = self._training, self._checkpoint, self._ranks
         callbacks = self._callbacks
-        if self._restore is None:
-            record.begin()
-        else:
-            self._restore()
         # Keeping the generator's state takes longer than a small epoch.
         draw = record.draw_order if checkpoint else draw_order
         with (
@@ -237,8 +233,14 @@ class Fit:
             writing(checkpoint, record, session, optimizer) as writer,
         ):
             session.watch(check)
+            # What may fail for lack of memory comes before anything changes.
+            session.reserve(optimizer.rule())
             if ranks.is_first:
                 self._evaluation.reserve()
+            if self._restore is None:
+                record.begin()
+            else:
+                self._restore()
             several = None
             # Only if no code of the user's runs in between: epochs may be repeated.
             is_watched = callbacks or writer or self._evaluation.names or ranks.size > 1

@@ -13,12 +13,16 @@ from .architecture import Architecture
 from .enums import Activation, Loss
 from .typing import MetricFunction, Metrics, Mode
 
-__all__ = ["METRICS", "VALIDATION", "Metric", "as_metrics"]
+__all__ = ["BLOCK_BYTES", "METRICS", "VALIDATION", "Metric", "as_metrics"]
 
 Array = npt.NDArray[Any]
 
 # Of targets, outputs and the examples' weights.
 _Function = Callable[[Array, Array, Array | None], object]
+
+# How many outputs a metric takes at a time, and what that takes: up to four arrays of float64.
+_BLOCK = 1 << 16
+BLOCK_BYTES = 4 * 8 * _BLOCK
 
 # What the names of losses and metrics of the validation data begin with.
 VALIDATION = "validation_"
@@ -46,24 +50,44 @@ class Metric(NamedTuple):
         return as_real(f"the metric {self.name!r}", self.function(Y, outputs, sample_weight))
 
 
-def _mean(values: Array, sample_weight: Array | None) -> Any:
-    """Return the mean over the examples; those without weight may have any values."""
-    if sample_weight is None:
-        return values.mean(axis=0)
-    used = sample_weight > 0
-    return np.average(values[used], axis=0, weights=sample_weight[used])
+def _mean(
+    function: Callable[[Array, Array], Any], Y: Array, outputs: Array, weights: Array | None
+) -> Any:
+    """Return the mean of a function's values; examples without weight may have any values."""
+    total: Any = 0.0
+    total_weight = 0.0
+    step = max(1, _BLOCK // outputs.shape[1])
+    for begin in range(0, len(Y), step):
+        rows = slice(begin, begin + step)
+        values = function(Y[rows], outputs[rows])
+        if weights is None:
+            total = total + values.sum(axis=0)
+            total_weight += len(values)
+        else:
+            used = weights[rows] > 0
+            shares = weights[rows][used]
+            total = total + (values[used].T * shares).T.sum(axis=0)
+            total_weight += shares.sum()
+    return total / total_weight
 
 
 def _class_accuracy(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
     """Return the share of examples whose largest output is that of their class."""
-    classes = Y if Y.ndim == 1 else Y.argmax(axis=1)
-    return _mean(outputs.argmax(axis=1) == classes, sample_weight)
+
+    def is_right(Y: Array, outputs: Array) -> Any:
+        classes = Y if Y.ndim == 1 else Y.argmax(axis=1)
+        return outputs.argmax(axis=1) == classes
+
+    return _mean(is_right, Y, outputs, sample_weight)
 
 
 def _label_accuracy(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
     """Return the share of examples all of whose outputs are on the right side of 1/2."""
-    right = ((outputs > 0.5) == (Y > 0.5)).all(axis=1)
-    return _mean(right, sample_weight)
+
+    def is_right(Y: Array, outputs: Array) -> Any:
+        return ((outputs > 0.5) == (Y > 0.5)).all(axis=1)
+
+    return _mean(is_right, Y, outputs, sample_weight)
 
 
 def _accuracy(architecture: Architecture) -> _Function:
@@ -85,8 +109,11 @@ def _as_numbers(Y: Array, n_outputs: int) -> Array:
 
 def _mean_absolute_error(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
     """Return the mean of |y - a| over examples and outputs."""
-    errors = np.abs(outputs - _as_numbers(Y, outputs.shape[1])).mean(axis=1)
-    return _mean(errors, sample_weight)
+
+    def errors(Y: Array, outputs: Array) -> Any:
+        return np.abs(outputs - _as_numbers(Y, outputs.shape[1])).mean(axis=1)
+
+    return _mean(errors, Y, outputs, sample_weight)
 
 
 def _r2(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
@@ -94,9 +121,14 @@ def _r2(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
 
     Outputs with a constant target count as 1 if they equal it, else as 0.
     """
-    Y = _as_numbers(Y, outputs.shape[1])
-    unexplained = _mean((Y - outputs) ** 2, sample_weight)
-    variance = _mean((Y - _mean(Y, sample_weight)) ** 2, sample_weight)
+    n_outputs = outputs.shape[1]
+
+    def squares(Y: Array, others: Array) -> Any:
+        return (_as_numbers(Y, n_outputs) - others) ** 2
+
+    mean = _mean(lambda Y, _: _as_numbers(Y, n_outputs), Y, outputs, sample_weight)
+    unexplained = _mean(squares, Y, outputs, sample_weight)
+    variance = _mean(lambda Y, _: squares(Y, mean), Y, outputs, sample_weight)
     shares = np.where(unexplained == 0, 0.0, 1.0)
     np.divide(unexplained, variance, out=shares, where=variance > 0)
     return 1 - shares.mean()

@@ -1066,6 +1066,10 @@ class Network(Strict):
         OSError, ValueError
             A row of a file cannot be read or is not finite, or the file has changed; the message
             names file and row. Network and optimizer are as after the last complete step.
+        MemoryError
+            There is too little memory. Nothing has changed, unless a callback, a metric of yours or
+            the next block of a file lacks it after some steps. Then network and optimizer are as
+            after the last complete step.
         KeyboardInterrupt
             Ctrl-C was pressed. Network and optimizer are as after the last complete step.
         nncore.distributed.RankError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import as_vector
+from ._arrays import are_equal, as_vector
 from ._checks import as_bool, as_coefficient, as_integer
 from ._files import FilePath, as_path, refused
 from ._kernels import KERNELS
@@ -135,7 +135,8 @@ class Record:
         self.options = options
         self.is_finished = False
         self.parameters: Array | None = None
-        self._resumed_from: str | None = None
+        # The file that the run resumed from, and the place in it.
+        self._resumed_from: tuple[str, tuple[int, int]] | None = None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -144,8 +145,8 @@ class Record:
 
     def place_in(self, path: str) -> tuple[int, int] | None:
         """Return the place in a file if it is the one that the run resumed from."""
-        is_same = self._resumed_from == os.path.realpath(path)
-        return self.place if is_same else None
+        file, place = self._resumed_from or (None, None)
+        return place if file == os.path.realpath(path) else None
 
     def draw_order(self, rng: Any, last: Order | None, n: int | None) -> Order | int:
         """Return a random order, and keep the generator's state for a checkpoint in the epoch."""
@@ -276,19 +277,18 @@ class Record:
             self.position, self.is_finished = position, is_finished
             self.options = replace(self.options, dropout_seed=seed)
             self.history = history
-            self._resumed_from = os.path.realpath(path)
+            self._resumed_from = os.path.realpath(path), self.place
             if position.epoch == epochs and not is_finished and unfinished is None:
-                self._finish(network)
+                self._finish(network, stored.parameters)
 
         return restore
 
-    def _finish(self, network: Network) -> None:
+    def _finish(self, network: Network, before: Array) -> None:
         """Do what callbacks do after the last epoch, in a run that has no epoch left."""
-        before = network.copy_parameters()
         for callback in self._callbacks:
             if hasattr(callback, "finish"):
                 callback.finish(network)
-        if not np.array_equal(before, network.copy_parameters()):
+        if not are_equal(before, network.copy_parameters()):
             # The file has to be written again.
             self.parameters, self._resumed_from = before, None
 

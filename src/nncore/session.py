@@ -213,6 +213,8 @@ class Session:
             The optimizer belongs to a network of another shape.
         """
         self.discard()
+        if self._rule is not rule:
+            self.reserve(rule)
         self._vectors = (*self._parameters_only, *optimizer.vectors(self.architecture))
         self._optimizer = optimizer
         if self._rule is not rule or (self._options is not options and self._options != options):
@@ -221,6 +223,10 @@ class Session:
             self._schedule = rule.schedule
         self._workspace.step_count = optimizer.step_count
         self._workspace.load(self._vectors, True)
+
+    def reserve(self, rule: Rule) -> None:
+        """Raise MemoryError if there is too little memory for the steps of a rule."""
+        self._workspace.reserve(1 + rule.n_vectors)
 
     def write_back(self) -> None:
         """Copy parameters and state into the flat vectors, and tell the optimizer its steps.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -214,8 +215,25 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
         validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Any:
         ranks = as_ranks(None)
-        with ranks.together():
+        with self._unchanged_without_memory(), ranks.together():
             return self._fit_on(ranks, X, y, sample_weight, incremental, validation)
+
+    @contextmanager
+    def _unchanged_without_memory(self) -> Iterator[None]:
+        """Restore all attributes if MemoryError ends the block, unless the network made steps."""
+        before = dict(vars(self))
+        network, solver = before.get("_network"), before.get("_optimizer")
+        n_steps = 0 if solver is None else solver.step_count
+        try:
+            yield
+        except MemoryError:
+            now = vars(self)
+            made_steps = "_optimizer" in now and (
+                now["_optimizer"].step_count > (n_steps if now["_optimizer"] is solver else 0)
+            )
+            if now.get("_network") is not network or not made_steps:
+                self.__dict__ = before
+            raise
 
     def _fit_on(
         self,
@@ -395,12 +413,13 @@ class BaseMLP(FitMixin, FilesMixin, OnnxMixin, CallbackSupportMixin, BaseEstimat
         -------
         self
         """
-        self.__dict__.pop("_optimizer", None)
-        self.__dict__.pop("classes_", None)
-        X, Y, _ = self._check_targets(X, y, incremental=False, reset=True)
-        self._random_state = check_random_state(self.random_state)
-        dtype = X.dtype if self.dtype is None else np.dtype(self.dtype)
-        self._new_network(X.shape[1], self._n_outputs(Y), dtype)
+        with self._unchanged_without_memory():
+            self.__dict__.pop("_optimizer", None)
+            self.__dict__.pop("classes_", None)
+            X, Y, _ = self._check_targets(X, y, incremental=False, reset=True)
+            self._random_state = check_random_state(self.random_state)
+            dtype = X.dtype if self.dtype is None else np.dtype(self.dtype)
+            self._new_network(X.shape[1], self._n_outputs(Y), dtype)
         return self
 
     # Predicting.

@@ -300,14 +300,19 @@ class FitMixin(ABC):
         options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         if tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 15):
             options["iprint"] = 1 if self.verbose is True or self.verbose >= 1 else -1
-        result = scipy.optimize.minimize(
-            objective,
-            network.parameters.astype(np.float64),
-            method="L-BFGS-B",
-            jac=True,
-            options=options,
-            callback=callback if reports.is_wanted() else None,
-        )
+        start = network.parameters.astype(np.float64)
+        try:
+            result = scipy.optimize.minimize(
+                objective,
+                start,
+                method="L-BFGS-B",
+                jac=True,
+                options=options,
+                callback=callback if reports.is_wanted() else None,
+            )
+        except MemoryError:
+            network.parameters[:] = start
+            raise
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
         self.loss_ = result.fun
         network.parameters[:] = result.x
