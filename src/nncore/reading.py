@@ -80,9 +80,9 @@ def _join(thread: Thread) -> None:
     """Wait for the thread; after an interruption, a second in which it should end."""
     end = time.monotonic() + _PATIENCE
     # An interruption of `start` may leave a thread that is about to run.
-    while thread.ident is None and thread in threading.enumerate() and time.monotonic() < end:
+    while not thread.is_alive() and thread in threading.enumerate() and time.monotonic() < end:
         time.sleep(1e-4)
-    if thread.ident is None:
+    if not thread.is_alive():
         return
     try:
         thread.join()
