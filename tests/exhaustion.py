@@ -1,7 +1,10 @@
-"""Calls with too little memory, made by a child process whose address space is limited."""
+"""Calls with too little memory, and calls without more threads."""
 
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from helpers import child
 limits_memory = pytest.mark.skipif(
     sys.platform != "linux", reason="needs limits of the address space"
 )
+limits_threads = pytest.mark.skipif(sys.platform != "linux", reason="needs pthread_create to fail")
 
 # Follows a script that defines `call` and `state`.
 _EXHAUST = """
@@ -65,3 +69,13 @@ def check_exhaustion(setup: str, call: str, folder: Path, monkeypatch: pytest.Mo
     outcomes = json.loads(out)
     assert len(outcomes) == 20
     assert outcomes[-1] == "done"
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Let the system refuse to start threads: no stack is as large as they would need."""
+    threading.stack_size(1 << 60)
+    try:
+        yield
+    finally:
+        threading.stack_size(0)

@@ -1,6 +1,5 @@
 """Too little memory: MemoryError, and everything is as before."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -154,27 +153,3 @@ def test_an_optimizer_without_memory_for_its_state_stays_as_it_is(
     assert optimizer.arrays == ()
     other = nncore.Network([4, 2], seed=0)
     other.fit(np.zeros((4, 4)), np.zeros((4, 2)), optimizer=optimizer)
-
-
-def test_without_more_threads_the_calling_one_reads_files_and_writes_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> int:
-        raise RuntimeError("can't start new thread")
-
-    def trained(*data: Any) -> bytes:
-        net = nncore.Network([7, 3], seed=0)
-        checkpoint = nncore.callbacks.Checkpoint(tmp_path / "run")
-        net.fit(*data, epochs=2, seed=0, callbacks=[checkpoint], n_threads=1)
-        assert (nncore.load(tmp_path / "run").parameters == net.parameters).all()
-        return net.parameters.tobytes()
-
-    X = np.random.default_rng(0).random((3000, 7), np.float32)
-    Y = X[:, :3].copy()
-    files = [tmp_path / "X.npy", tmp_path / "Y.npy"]
-    np.save(files[0], X)
-    np.save(files[1], Y)
-    expected = trained(X, Y)
-    (tmp_path / "run").unlink()
-    monkeypatch.setattr(threading, "_start_new_thread", refuse)
-    assert trained(*files) == expected

@@ -1,9 +1,13 @@
-"""Estimators with too little memory: MemoryError, and everything is as before."""
+"""Estimators with too little memory, or without more threads from the system."""
 
+import warnings
 from pathlib import Path
 
 import pytest
-from exhaustion import check_exhaustion, limits_memory
+from exhaustion import check_exhaustion, limits_memory, limits_threads, no_more_threads
+from sklearn.datasets import load_digits
+
+from nncore.sklearn import MLPClassifier
 
 SETUP = """
 import pickle
@@ -61,3 +65,22 @@ def test_too_little_memory_raises_memory_error_and_changes_nothing(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_exhaustion(SETUP, call, tmp_path, monkeypatch)
+
+
+@limits_threads
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_without_more_threads_fewer_give_the_same_bits(solver: str) -> None:
+    X, y = load_digits(return_X_y=True)
+
+    def probabilities() -> list[bytes]:
+        classifier = MLPClassifier((300,), solver=solver, max_iter=2, random_state=0, n_threads=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = classifier.fit(X, y).predict_proba(X)
+        if solver == "adam":
+            classifier.partial_fit(X, y)
+        return [fitted.tobytes(), classifier.predict_proba(X).tobytes()]
+
+    expected = probabilities()
+    with no_more_threads():
+        assert probabilities() == expected
