@@ -2,6 +2,7 @@
 BLAS, in row-major arrays. docs/internals.md describes the panels.
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.string cimport memcpy
 
@@ -72,14 +73,18 @@ cdef tuple _workspace_memory(Py_ssize_t size):
     return _aligned(np.frombuffer(memory, dtype=np.uint8), size, _HUGE_PAGE), memory
 
 
-# The number of the latest version of any flat vector.
+cdef extern from *:
+    # GCC and Clang have it without a header.
+    Py_ssize_t add "__atomic_add_fetch"(Py_ssize_t *count, Py_ssize_t value, int order)
+    int RELAXED "__ATOMIC_RELAXED"
+
+
+# The number of the latest version of any flat vector. Without the GIL, threads count at once.
 cdef Py_ssize_t _latest = 0
 
 
-cdef Py_ssize_t _next_version():
-    global _latest
-    _latest += 1
-    return _latest
+cdef Py_ssize_t _next_version() noexcept:
+    return add(&_latest, 1, RELAXED)
 
 
 cdef class FlatVector:
@@ -115,8 +120,9 @@ cdef class FlatVector:
 
     def write(self, values):
         """Copy values into the vector."""
-        self.array[:] = values
-        self.version = _next_version()
+        with cython.critical_section(self):
+            self.array[:] = values
+            self.version = _next_version()
 
 
 cdef class Counter:
@@ -452,12 +458,14 @@ cdef class Layout:
             self.n_slots = len(vectors)
             self.tiles_are_checked = False
         for vector in vectors:
-            if vector.is_shared or self.loaded[slot] != vector.version:
-                self._pack(slot, vector.array)
-                self.loaded[slot] = vector.version
-                self.tiles_are_checked = False
-                if slot == PARAMETERS:
-                    self.is_transposed = False
+            # Without the GIL, another thread may write to it.
+            with cython.critical_section(vector):
+                if vector.is_shared or self.loaded[slot] != vector.version:
+                    self._pack(slot, vector.array)
+                    self.loaded[slot] = vector.version
+                    self.tiles_are_checked = False
+                    if slot == PARAMETERS:
+                        self.is_transposed = False
             slot += 1
         if transposes and not self.is_transposed:
             self._transpose()
@@ -468,8 +476,9 @@ cdef class Layout:
             Py_ssize_t slot = 0
             FlatVector vector
         for vector in vectors:
-            self._unpack(slot, vector.array)
-            self.loaded[slot] = vector.version = _next_version()
+            with cython.critical_section(vector):
+                self._unpack(slot, vector.array)
+                self.loaded[slot] = vector.version = _next_version()
             slot += 1
 
     def copy_to(self, list vectors not None):

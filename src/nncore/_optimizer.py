@@ -165,7 +165,9 @@ class Optimizer(Strict, ABC):
         self._steps = Counter()
         self._vectors: list[FlatVector] = []
         self._owner: Architecture | None = None
-        self._rule: Rule | None = None
+        # Cache of `rule`, empty or a single one. A change of a coefficient replaces the list, so
+        # that a thread which still reads the coefficients before keeps its rule out of it.
+        self._rules: list[Rule] = []
         # Cache of `vectors`; None if the state must be checked first.
         self._ready: list[FlatVector] | None = None
 
@@ -174,7 +176,7 @@ class Optimizer(Strict, ABC):
         return f"{type(self).__name__}({values})"
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_rule": None, "_ready": None, "_steps": self.step_count}
+        state = {**self.__dict__, "_rules": [], "_ready": None, "_steps": self.step_count}
         state["_vectors"] = [vector.array for vector in self._vectors]
         return state
 
@@ -287,7 +289,7 @@ class Optimizer(Strict, ABC):
 
     def forget_rule(self) -> None:
         """Note that a coefficient has changed."""
-        self._rule = self._ready = None
+        self._rules, self._ready = [], None
 
     def check(self, architecture: Architecture) -> None:
         """Raise an error if the optimizer cannot train a network of that shape and dtype.
@@ -340,8 +342,9 @@ class Optimizer(Strict, ABC):
         ValueError
             The state belongs to a network of another shape or dtype.
         """
-        if self._ready is not None and self._owner is architecture:
-            return self._ready
+        ready = self._ready
+        if ready is not None and self._owner is architecture:
+            return ready
         self.check(architecture)
         n_vectors = self.rule().n_vectors
         missing = range(len(self._vectors), n_vectors)

@@ -66,16 +66,18 @@ class SGD(Optimizer):
             raise ValueError("nesterov=True needs momentum > 0, got momentum=0.0")
 
     def rule(self) -> Rule:  # noqa: D102 - described in the base class
-        if self._rule is None:
+        rules = self._rules
+        if not rules:
             kind: Kind = "momentum" if self.momentum else "gradient_descent"
-            self._rule = Rule(
+            rule = Rule(
                 kind,
                 self.learning_rate,
                 self.weight_decay,
                 momentum=self.momentum,
                 nesterov=self.nesterov,
             )
-        return self._rule
+            rules.append(rule)
+        return rules[0]
 
 
 class Adam(Optimizer):
@@ -141,8 +143,9 @@ class Adam(Optimizer):
         self.amsgrad = amsgrad
 
     def rule(self) -> Rule:  # noqa: D102 - described in the base class
-        if self._rule is None:
-            self._rule = Rule(
+        rules = self._rules
+        if not rules:
+            rule = Rule(
                 "amsgrad" if self.amsgrad else "adam",
                 self.learning_rate,
                 0.0 if self._decouples else self.weight_decay,
@@ -151,7 +154,8 @@ class Adam(Optimizer):
                 beta_2=self.beta_2,
                 epsilon=self.epsilon,
             )
-        return self._rule
+            rules.append(rule)
+        return rules[0]
 
 
 class AdamW(Adam):
@@ -266,8 +270,9 @@ class RMSprop(Optimizer):
         self.weight_decay = weight_decay
 
     def rule(self) -> Rule:  # noqa: D102 - described in the base class
-        if self._rule is None:
-            self._rule = Rule(
+        rules = self._rules
+        if not rules:
+            rule = Rule(
                 "rmsprop",
                 self.learning_rate,
                 self.weight_decay,
@@ -276,7 +281,8 @@ class RMSprop(Optimizer):
                 centered=self.centered,
                 epsilon=self.epsilon,
             )
-        return self._rule
+            rules.append(rule)
+        return rules[0]
 
 
 # The name of each optimizer, for `Network.fit` and in files.

@@ -108,22 +108,23 @@ class StochasticSolver(Optimizer):
         return float(self._rate * np.sqrt(1 - self._beta_2**t) / (1 - self._beta_1**t))
 
     def rule(self) -> Rule:
-        rule = self._rule
-        if rule is not None and (rule.learning_rate, rule.penalty) == (self._rate, self.penalty):
-            return rule
+        for rule in self._rules:
+            if (rule.learning_rate, rule.penalty) == (self._rate, self.penalty):
+                return rule
         coefficients: dict[str, Any] = {}
         if self._is_adam:
             coefficients = {"beta_1": self._beta_1, "beta_2": self._beta_2}
             coefficients |= {"epsilon": self._epsilon, "epsilon_uncorrected": True}
         elif self._momentum != 0:
             coefficients = {"momentum": self._momentum, "nesterov": self._nesterov}
-        self._rule = Rule(
+        rule = Rule(
             "adam" if self._is_adam else "momentum" if self._momentum else "gradient_descent",
             self._rate,
             penalty=self.penalty,
             **coefficients,
         )
-        return self._rule
+        self._rules = [rule]
+        return rule
 
     def end_epoch(self, t: int) -> None:
         """Adapt the rate after an epoch; t is the number of examples trained on so far."""

@@ -127,8 +127,7 @@ class TorchOptimizer(Optimizer):
             self.step_count = self._steps_made()
 
     def rule(self) -> Rule:
-        assert self._rule is not None
-        return self._rule
+        return self._rules[0]
 
     def read_rule(self) -> Rule:
         """Return the rule by the options as they are now, for instance after a scheduler's step."""
@@ -144,8 +143,9 @@ class TorchOptimizer(Optimizer):
             if options["kind"] != "gradient_descent":
                 options["momenta"] = momenta
         self.forget_rule()
-        self._rule = Rule(**options)
-        return self._rule
+        rule = Rule(**options)
+        self._rules = [rule]
+        return rule
 
     def record(self, advance: Callable[[], object], n_steps: int) -> None:
         """Note the options of each of the next steps; `advance` makes those of the next one."""
