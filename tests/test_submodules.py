@@ -61,3 +61,23 @@ help(nncore)
     printed = run(code)
     assert printed[:4] == [f"{error} {message}" for error in errors]
     assert "NAME" in printed
+
+
+@pytest.mark.parametrize(
+    ("module", "state"),
+    [
+        ("None", "not installed for this Python"),
+        ("types.ModuleType('nncore._forward')", "compiled from other sources"),
+    ],
+    ids=["missing", "old"],
+)
+def test_without_its_compiled_modules_the_message_says_what_to_do(module: str, state: str) -> None:
+    code = f"""
+import sys, types
+sys.modules["nncore._forward"] = {module}
+try:
+    import nncore
+except ImportError as error:
+    print(error)
+"""
+    assert run(code) == [f"nncore is {state}: run `pip install -e .` in its source directory"]

@@ -28,11 +28,18 @@ try:
     from .training import DivergenceError
 
     __version__ = version("nncore")
-except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] != "nncore":
+except (ImportError, TypeError, ValueError) as error:
+    # The last are what Cython raises if its modules are of different builds.
+    if isinstance(error, ModuleNotFoundError):
+        if str(error.name).partition(".")[0] != "nncore":
+            raise
+        state = "not installed for this Python"
+    elif "nncore._" in str(error):
+        state = "compiled from other sources"
+    else:
         raise
     raise ImportError(
-        "nncore is not installed for this Python: run `pip install -e .` in its source directory"
+        f"nncore is {state}: run `pip install -e .` in its source directory"
     ) from error
 
 __all__ = [
