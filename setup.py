@@ -78,11 +78,12 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Empties the build directory first: a wheel packs whatever an earlier build left there."""
+    """Empties the build directories first: a wheel packs whatever an earlier build left there."""
 
     def run(self) -> None:
         if not self.editable_mode:
             shutil.rmtree(Path(self.build_lib) / "nncore", ignore_errors=True)
+            shutil.rmtree(self.get_finalized_command("bdist").bdist_base, ignore_errors=True)
         super().run()
 
 

@@ -146,16 +146,19 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_build_removes_modules_of_an_earlier_one(checkout: Path) -> None:
-    stale = checkout / "build" / "nncore" / "renamed.py"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
+    built = checkout / "build" / "nncore"
+    packed = checkout / "build" / f"bdist.{sysconfig.get_platform()}" / "wheel" / "nncore"
+    for stale in (built, packed):
+        stale.mkdir(parents=True)
+        (stale / "renamed.py").touch()
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "build"],
         cwd=checkout,
         check=True,
     )
-    assert not stale.exists()
-    assert stale.with_name("network.py").is_file()
+    assert not (built / "renamed.py").exists()
+    assert not packed.exists()
+    assert (built / "network.py").is_file()
 
 
 COPY_NOTHING = """
