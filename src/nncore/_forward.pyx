@@ -82,9 +82,12 @@ cdef bint _read(double *to, row, Py_ssize_t n) except -1:
             return False
         for i in range(n):
             x = PyList_GetItem(row, i) if is_list else PyTuple_GetItem(row, i)
-            to[i] = (
-                PyFloat_AsDouble(<object> x) if PyFloat_CheckExact(<object> x)
-                else _as_double(<object> x))
+            if PyFloat_CheckExact(<object> x):
+                to[i] = PyFloat_AsDouble(<object> x)
+            else:
+                # What is no plain number may run code that removes it from the list.
+                number = <object> x
+                to[i] = _as_double(number)
     return True
 
 
