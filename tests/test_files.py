@@ -157,7 +157,7 @@ def test_an_error_leaves_the_old_file(
 
 
 FULL_DISK = """
-import errno, resource, sys
+import errno, os, resource, sys
 import nncore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -165,6 +165,7 @@ try:
     nncore.Network([100, 100], seed=1).save(sys.argv[1])
 except OSError as error:
     assert error.errno == errno.EFBIG, error
+    assert error.filename == os.path.realpath(sys.argv[1]), error
 else:
     raise SystemExit("no error")
 """

@@ -323,6 +323,16 @@ def test_closed_pipe_ends_the_process_without_output(command: str) -> None:
 
 
 @needs_posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_gives_one_line_and_status_2(output: str) -> None:
+    command = f'"{sys.executable}" -m nncore info {output}'
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith("nncore: error: ")
+    assert process.stderr.count("\n") == 1
+
+
 def test_pipe_closed_while_training_ends_the_process_without_output() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "nncore", "demo", "--epochs", "1000000"],

@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 1 if the self-test fails, 2 without a command, 130 after Ctrl-C, 141 after a
-        broken pipe.
+        0 on success, 1 if the self-test fails, 2 without a command or if the output cannot be
+        written, 130 after Ctrl-C, 141 after a broken pipe.
 
     Raises
     ------
@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         With status 2 and one line on standard error if arguments or data are invalid, with status
         0 after ``--help`` or ``--version``.
     """
+    if sys.stdout is None:
+        print("nncore: error: standard output is closed", file=sys.stderr)
+        return 2
     try:
         try:
             parser = _parser()
@@ -66,10 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nncore: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except OSError as error:
         # Otherwise Python's flush at exit would raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"nncore: error: the output cannot be written: {error}", file=sys.stderr)
+        return 2
     return status
 
 

@@ -25,7 +25,17 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["VERSION", "Contents", "FilePath", "as_path", "read", "refused", "replacing", "write"]
+__all__ = [
+    "VERSION",
+    "Contents",
+    "FilePath",
+    "as_path",
+    "naming",
+    "read",
+    "refused",
+    "replacing",
+    "write",
+]
 
 Array = npt.NDArray[Any]
 FilePath = str | os.PathLike[str]
@@ -89,6 +99,17 @@ def refused(path: str) -> Iterator[None]:
         raise ValueError(
             f"{path!r} is not a file that this version of nncore can read: {kind}{error}"
         ) from error
+
+
+@contextmanager
+def naming(path: FilePath) -> Iterator[None]:
+    """Add the path to errors of reads and writes, which know only the open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = as_path(path)
+        raise
 
 
 def as_path(path: FilePath) -> str:
@@ -171,7 +192,7 @@ def replacing(path: FilePath) -> Iterator[BinaryIO]:
     path = os.path.realpath(as_path(path))
     mode = _mode(path)
     file, temporary = _open_temporary(path)
-    with file:
+    with naming(path), file:
         try:
             if mode is not None:
                 os.chmod(temporary, mode)
@@ -286,7 +307,7 @@ def read(path: FilePath) -> Contents:
         The file is damaged, of another origin, or of a newer version.
     """
     path = as_path(path)
-    with open(path, "rb") as file, refused(path):
+    with naming(path), open(path, "rb") as file, refused(path):
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(size - 8, _LONGEST_HEADER):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import one_of
-from ._files import FilePath, as_path
+from ._files import FilePath, as_path, naming
 from ._onnx_operators import OPERATORS, import_onnx
 from ._onnx_tensors import TensorReader
 from .architecture import ACTIVATIONS, LOSSES
@@ -99,7 +99,7 @@ def _parse(onnx: Any, path: str) -> Model:
     """Return the ModelProto in a file."""
     from google.protobuf.message import DecodeError
 
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > _LONGEST:
             raise ValueError(f"it is longer than {_LONGEST} bytes")

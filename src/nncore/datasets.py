@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from ._files import naming
+
 __all__ = ["load_digits", "load_idx", "load_mnist"]
 
 Images = npt.NDArray[np.float32]
@@ -94,7 +96,7 @@ def load_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ...     load_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
-    with Path(path).open("rb") as file:
+    with naming(path), Path(path).open("rb") as file:
         if file.peek(2)[:2] != b"\x1f\x8b":
             return _read_idx(path, file)
         try:

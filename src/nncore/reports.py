@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ._display import duration, number
-from ._files import FilePath, as_path
+from ._files import FilePath, as_path, naming
 from .history import Callback, EpochEnd, History
 
 __all__ = ["Lines", "Log", "NetworksReport", "Progress", "verbose_callback"]
@@ -80,7 +80,8 @@ class Log:
         if self._epoch != end.epoch - 1 > 0:
             self._keep_rows_before(end.epoch, header)
         self._epoch = -1  # after an error the row may be incomplete
-        with open(self.path, "a" if end.epoch > 1 else "w", encoding="utf-8", newline="") as file:
+        mode = "a" if end.epoch > 1 else "w"
+        with naming(self.path), open(self.path, mode, encoding="utf-8", newline="") as file:
             file.write(line if file.tell() else header + line)
         self._epoch = end.epoch
 
