@@ -1,6 +1,7 @@
 """Files whose contents nncore refuses to read."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def edit(path: Path, section: str, **values: Any) -> None:
         ("architecture", {"dtype": "float64"}),
         ("architecture", {"dtype": "float16"}),
         ("architecture", {"dtype": None}),
+        ("architecture", {"dtype": "f4," * 1000}),
+        ("architecture", {"dtype": {"names": ["a"], "formats": ["f4"]}}),
         ("architecture", {"unknown": 1}),
         ("optimizer", {"kind": "unknown"}),
         ("optimizer", {"kind": "sgd"}),
@@ -153,6 +156,15 @@ def test_an_unknown_section_is_refused(saved: Path) -> None:
     header["__metadata__"]["unknown"] = "{}"
     write(saved, header, data)
     assert_refused(saved, "unknown")
+
+
+def test_keys_with_one_hash_are_refused(saved: Path) -> None:
+    """Python would compare each with all others."""
+    header, data = parts(saved)
+    keys = [[k * sys.hash_info.modulus, 0] for k in range(1000)]
+    header["__metadata__"]["checkpoint"] = json.dumps({"$dict": keys})
+    write(saved, header, data)
+    assert_refused(saved, "same hash")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

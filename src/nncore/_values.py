@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 
 _CODE_POINTS = 0x110000
+
+# How many keys may have the same hash. Lookups compare each with all others, and files could be
+# full of them.
+_MOST_ALIKE = 8
 
 
 def encode(name: str, value: object, tensors: Tensors) -> Any:
@@ -109,7 +114,11 @@ def decode(value: Any, tensors: Tensors) -> Any:
     if tag == "$tuple":
         return tuple(decode(content, tensors))
     if tag == "$dict":
-        return dict(decode(content, tensors))
+        items = decode(content, tensors)
+        hashes = Counter(hash(key) for key, _ in items)
+        if any(count > _MOST_ALIKE for count in hashes.values()):
+            raise ValueError("too many keys have the same hash")
+        return dict(items)
     if tag == "$schedule":
         name, parameters = content
         return SCHEDULES[name](**parameters)

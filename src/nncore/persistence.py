@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import first_nonfinite
-from ._checks import as_bool, as_custom_loss
+from ._checks import as_bool, as_custom_loss, one_of
 from ._files import Contents, FilePath, as_path, read, refused, write
 from ._values import decode, encode
-from .architecture import Architecture
+from .architecture import FLOATS, Architecture
 from .losses import StoredLoss
 from .optimizers import OPTIMIZERS, Optimizer
 from .typing import CustomLoss
@@ -35,6 +35,9 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
+
+# By name, since NumPy finds a dtype in any text, even in a very long one.
+_DTYPES = {dtype.name: dtype for dtype in FLOATS}
 
 # The sections besides "architecture" and "optimizer".
 _OTHERS = ("estimator", "checkpoint")
@@ -145,7 +148,10 @@ def read_stored(path: FilePath) -> Stored:
         loss = section.pop("loss")
         if isinstance(loss, dict):
             loss = _decode_loss(**loss)
-        architecture = Architecture.from_names(activation=activation, loss=loss, **section)
+        dtype = one_of("dtype", section.pop("dtype"), _DTYPES)
+        architecture = Architecture.from_names(
+            activation=activation, loss=loss, dtype=dtype, **section
+        )
         # Nothing is allocated for the architecture before the file is known to hold all of it.
         parts = []
         for l, layer in enumerate(architecture.layers, start=1):

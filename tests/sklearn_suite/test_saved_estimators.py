@@ -242,6 +242,8 @@ def edited(path: Path, change: Callable[[Any], object]) -> None:
         ("attributes", {"n_features_in_": 5}),
         ("attributes", {"n_outputs_": 2}),
         ("attributes", {"n_layers_": "3"}),
+        ("attributes", {"t_": -1}),
+        ("attributes", {"n_iter_": 2**63}),
         ("attributes", {"out_activation_": "logistic"}),
         ("attributes", {"out_activation_": "unknown"}),
         ("attributes", {"loss_curve_": ["1"]}),

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
 from .._arrays import as_vector
+from .._checks import as_integer
 from .._files import FilePath, as_path, refused
 from ..network import Network
 from ..persistence import Stored, read_stored, save
+from ..schedules import MOST_STEPS
 from ._architecture import ACTIVATIONS, OUTPUT_ACTIVATIONS, hidden_activations
 from ._solvers import StochasticSolver
 
@@ -156,6 +158,8 @@ class FilesMixin(BaseEstimator, ABC):
             kinds = _ATTRIBUTES[name]
             if not isinstance(value, kinds):
                 raise TypeError(f"{name} has the wrong type {type(value).__name__}")
+            if kinds is int:
+                as_integer(name, value, low=0, high=MOST_STEPS)
             if isinstance(value, list) and not all(isinstance(item, float) for item in value):
                 raise TypeError(f"{name} must hold floats")
             setattr(self, name, value)
