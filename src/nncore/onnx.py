@@ -46,6 +46,11 @@ Array = npt.NDArray[Any]
 _MOST_BYTES = (1 << 31) - (1 << 20)
 
 
+# What a model takes while it is built: copies of the parameters, and bytes for everything else.
+_COPIES = 5
+_MORE_BYTES = 1 << 20
+
+
 class Graph(ABC):
     """Nodes and constants of a model under construction."""
 
@@ -165,6 +170,8 @@ def as_exported(
     ------
     ValueError
         A parameter is not finite in it, or the model would be too large for the format.
+    MemoryError
+        There is too little memory for the model.
     """
     if dtype is not None:
         architecture = architecture.with_dtype(dtype)
@@ -174,7 +181,10 @@ def as_exported(
             f"the parameters of an ONNX model must fit in {_MOST_BYTES} bytes, got {n_bytes}"
         )
     n = architecture.n_parameters
-    return architecture, as_vector("parameters", parameters, n, architecture.dtype)
+    parameters = as_vector("parameters", parameters, n, architecture.dtype)
+    # Raises MemoryError where protobuf, without memory for its copies, ends the process.
+    np.empty(_COPIES * n_bytes + _MORE_BYTES, np.uint8)
+    return architecture, parameters
 
 
 def lowest_opset(architecture: Architecture) -> int:
