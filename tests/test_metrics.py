@@ -54,6 +54,52 @@ def test_accuracy_of_sigmoid_outputs(loss: str, n_out: int, rng: np.random.Gener
     assert value_of("accuracy", net, labels, outputs) == pytest.approx(expected)
 
 
+# More outputs than are computed at a time.
+MANY_ROWS = 70_000
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("r2", sklearn.metrics.r2_score),
+        ("mean_absolute_error", sklearn.metrics.mean_absolute_error),
+    ],
+)
+def test_metrics_of_many_rows_are_scikit_learns(
+    name: str, function: Callable[..., float], weighted: bool, rng: np.random.Generator
+) -> None:
+    net = make([5, 3], output="identity")
+    Y, outputs = rng.normal(3, 1, (2, MANY_ROWS, 3))
+    weights = rng.uniform(size=MANY_ROWS) if weighted else None
+    if weights is not None:
+        weights[: MANY_ROWS // 2] = 0
+    expected = function(Y, outputs, sample_weight=weights)
+    assert value_of(name, net, Y, outputs, weights) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["r2", "mean_absolute_error"])
+def test_class_indices_count_as_rows_of_zeros_and_a_one(
+    name: str, rng: np.random.Generator
+) -> None:
+    n_classes = 3000
+    net = make([5, n_classes], loss="cross_entropy")
+    labels, outputs = rng.integers(0, n_classes, 50), rng.uniform(size=(50, n_classes))
+    expected = value_of(name, net, np.eye(n_classes)[labels], outputs)
+    assert value_of(name, net, labels, outputs) == expected
+
+
+@pytest.mark.parametrize("n", [3, MANY_ROWS])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_r2_of_constant_targets_is_0_or_1(n: int, weighted: bool) -> None:
+    net = make([5, 1], output="identity")
+    Y, weights = np.full((n, 1), 0.1), np.ones(n) if weighted else None
+    if weights is not None:
+        Y[0], weights[0] = 7, 0
+    assert value_of("r2", net, Y, np.full((n, 1), 0.2), weights) == 0
+    assert value_of("r2", net, Y, Y.copy(), weights) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
     [
@@ -70,7 +116,8 @@ def test_metrics_of_numbers_are_scikit_learns(
     Y = rng.normal(size=(50, n_out)).astype(np.float32)
     Y[:, -1] = 3
     outputs = (Y + rng.normal(size=(50, n_out))).astype(np.float32)
-    weights = rng.uniform(size=50) if weighted else None
+    # Whole numbers, with which scikit-learn's variance of the constant is 0, too.
+    weights = rng.integers(1, 4, 50).astype(float) if weighted else None
     for A in (outputs, Y):
         expected = function(Y.astype(float), A.astype(float), sample_weight=weights)
         assert value_of(name, net, Y, A, weights) == pytest.approx(expected)

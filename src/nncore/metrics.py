@@ -104,7 +104,9 @@ def _accuracy(architecture: Architecture) -> _Function:
 
 
 def _as_numbers(Y: Array, n_outputs: int) -> Array:
-    return np.eye(n_outputs)[Y] if Y.ndim == 1 else Y.astype(np.float64)
+    if Y.ndim == 1:
+        Y = Y[:, np.newaxis] == np.arange(n_outputs)
+    return Y.astype(np.float64)
 
 
 def _mean_absolute_error(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
@@ -123,14 +125,18 @@ def _r2(Y: Array, outputs: Array, sample_weight: Array | None) -> object:
     """
     n_outputs = outputs.shape[1]
 
-    def squares(Y: Array, others: Array) -> Any:
-        return (_as_numbers(Y, n_outputs) - others) ** 2
+    def squares(Y: Array, values: Array) -> Any:
+        return (_as_numbers(Y, n_outputs) - values) ** 2
 
+    # The variance of a constant is not 0 if its mean is rounded.
+    first = 0 if sample_weight is None else int((sample_weight > 0).argmax())
+    constant = _as_numbers(Y[first : first + 1], n_outputs)
+    changes = _mean(lambda Y, _: _as_numbers(Y, n_outputs) != constant, Y, outputs, sample_weight)
     mean = _mean(lambda Y, _: _as_numbers(Y, n_outputs), Y, outputs, sample_weight)
     unexplained = _mean(squares, Y, outputs, sample_weight)
     variance = _mean(lambda Y, _: squares(Y, mean), Y, outputs, sample_weight)
     shares = np.where(unexplained == 0, 0.0, 1.0)
-    np.divide(unexplained, variance, out=shares, where=variance > 0)
+    np.divide(unexplained, variance, out=shares, where=(changes > 0) & (variance > 0))
     return 1 - shares.mean()
 
 
