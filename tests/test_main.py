@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
@@ -333,6 +335,33 @@ def test_output_that_cannot_be_written_gives_one_line_and_status_2(output: str) 
     assert process.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space"), BrokenPipeError()])
+def test_output_without_a_descriptor_that_cannot_be_written(
+    error: OSError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    with redirect_stdout(Full()):
+        status = main(["info"])
+    line = "nncore: error: the output cannot be written: [Errno 28] No space\n"
+    expected = (141, "") if isinstance(error, BrokenPipeError) else (2, line)
+    assert (status, capsys.readouterr().err) == expected
+
+
+def test_other_errors_of_the_system_are_not_those_of_the_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EACCES, "denied")
+
+    monkeypatch.setattr(program, "_cpu", fail)
+    with redirect_stdout(io.StringIO()), pytest.raises(PermissionError, match="denied"):
+        main(["info"])
+
+
+@needs_posix
 def test_pipe_closed_while_training_ends_the_process_without_output() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "nncore", "demo", "--epochs", "1000000"],

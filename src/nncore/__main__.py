@@ -12,9 +12,10 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -56,27 +57,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print("nncore: error: standard output is closed", file=sys.stderr)
         return 2
+    output: Any = _Output(sys.stdout)
     try:
         try:
-            parser = _parser()
-            arguments = parser.parse_args(argv)
-            if "run" not in arguments:
-                parser.print_help(sys.stderr)
-                return 2
-            status: int = arguments.run(arguments)
+            with redirect_stdout(output):
+                parser = _parser()
+                arguments = parser.parse_args(argv)
+                if "run" not in arguments:
+                    parser.print_help(sys.stderr)
+                    return 2
+                status: int = arguments.run(arguments)
         finally:
-            sys.stdout.flush()
+            output.flush()
     except KeyboardInterrupt:
         print("nncore: interrupted", file=sys.stderr)
         return 130
-    except OSError as error:
+    except _OutputError as error:
         # Otherwise Python's flush at exit would raise the error again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
+        with suppress(AttributeError, OSError):  # an output in memory has no descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error.__cause__, BrokenPipeError):
             return 141
         print(f"nncore: error: the output cannot be written: {error}", file=sys.stderr)
         return 2
     return status
+
+
+class _OutputError(Exception):
+    """Standard output raised OSError."""
+
+
+class _Output:
+    """Standard output, with errors of its own: a command may raise OSError for other reasons."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _OutputError(error) from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _OutputError(error) from error
 
 
 class _OneLineParser(argparse.ArgumentParser):
