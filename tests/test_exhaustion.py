@@ -146,10 +146,12 @@ def test_an_optimizer_without_memory_for_its_state_stays_as_it_is(
             return allocated[0]
 
     net, optimizer = nncore.Network([3, 2], seed=0), nncore.Adam()
+    rng = np.random.default_rng(0)
     with monkeypatch.context() as patch:
         patch.setattr("nncore._optimizer.FlatVector", Scarce)
         with pytest.raises(MemoryError):
-            net.fit(np.zeros((4, 3)), np.zeros((4, 2)), optimizer=optimizer)
+            net.fit(np.zeros((4, 3)), np.zeros((4, 2)), optimizer=optimizer, seed=rng)
     assert optimizer.arrays == ()
+    assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
     other = nncore.Network([4, 2], seed=0)
     other.fit(np.zeros((4, 4)), np.zeros((4, 2)), optimizer=optimizer)

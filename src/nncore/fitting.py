@@ -237,6 +237,13 @@ class Fit:
             session.reserve(optimizer.rule())
             if ranks.is_first:
                 self._evaluation.reserve()
+            # An epoch's order, the rows in that order, and the sums of the batches.
+            n = training.n or 0
+            n_orders = 1 if training.rows is None else 2
+            room = np.empty((n_orders, n), np.intp), np.empty((-(-n // self._batch_size), 3))
+            if self._restore is None:
+                optimizer.vectors(network.architecture)
+            del room
             if self._restore is None:
                 record.begin()
             else:

@@ -354,6 +354,8 @@ class Network(Strict):
         TypeError, ValueError
             An argument is invalid, a parameter is not finite in that dtype, or the model would
             exceed the format's 2 GiB.
+        MemoryError
+            There is too little memory for the model.
 
         Examples
         --------
@@ -397,7 +399,7 @@ class Network(Strict):
         ------
         OSError
             The file could not be written; the old one, if any, is unchanged.
-        ImportError, TypeError, ValueError
+        ImportError, MemoryError, TypeError, ValueError
             As in `to_onnx`.
         """
         save_model(
@@ -1067,9 +1069,9 @@ class Network(Strict):
             A row of a file cannot be read or is not finite, or the file has changed; the message
             names file and row. Network and optimizer are as after the last complete step.
         MemoryError
-            There is too little memory. Nothing has changed, unless a callback, a metric of yours or
-            the next block of a file lacks it after some steps. Then network and optimizer are as
-            after the last complete step.
+            There is too little memory. Nothing has changed, except perhaps a generator `seed`,
+            unless a callback, a metric of yours or the next block of a file lacks it after some
+            steps. Then network and optimizer are as after the last complete step.
         KeyboardInterrupt
             Ctrl-C was pressed. Network and optimizer are as after the last complete step.
         nncore.distributed.RankError

@@ -289,6 +289,8 @@ def from_onnx(
         The file could not be read.
     TypeError, ValueError
         An argument is invalid, the file is damaged, or it holds something else.
+    MemoryError
+        There is too little memory for the model.
 
     Examples
     --------

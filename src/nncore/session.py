@@ -214,6 +214,7 @@ class Session:
         """
         self.discard()
         if self._rule is not rule:
+            # Before the optimizer gets its vectors: too little memory leaves it as it is.
             self.reserve(rule)
         self._vectors = (*self._parameters_only, *optimizer.vectors(self.architecture))
         self._optimizer = optimizer
