@@ -29,7 +29,7 @@ try:
 
     __version__ = version("nncore")
 except (ImportError, TypeError, ValueError) as error:
-    # The last are what Cython raises if its modules are of different builds.
+    # Cython raises TypeError or ValueError if its modules are of different builds.
     if isinstance(error, ModuleNotFoundError):
         if str(error.name).partition(".")[0] != "nncore":
             raise

@@ -52,7 +52,7 @@ LIMITED_LOSSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CROSS_ENTROPY, Loss.POISSON)
 _BLOCK = 1 << 20
 
 # How many elements of vectors are compared at a time.
-_EQUAL = 1 << 15
+_COMPARED = 1 << 15
 
 
 def _as_real_array(name: str, value: object) -> Array:
@@ -103,7 +103,7 @@ def first_nonfinite(array: Array, dtype: np.dtype[Any] | None = None) -> int | N
 
 def are_equal(one: Array, other: Array) -> bool:
     """Return whether two vectors of the same length are equal, with little memory."""
-    blocks = (slice(begin, begin + _EQUAL) for begin in range(0, one.size, _EQUAL))
+    blocks = (slice(begin, begin + _COMPARED) for begin in range(0, one.size, _COMPARED))
     return all(np.array_equal(one[block], other[block]) for block in blocks)
 
 

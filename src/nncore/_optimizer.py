@@ -165,8 +165,9 @@ class Optimizer(Strict, ABC):
         self._steps = Counter()
         self._vectors: list[FlatVector] = []
         self._owner: Architecture | None = None
-        # Cache of `rule`, empty or a single one. A change of a coefficient replaces the list, so
-        # that a thread which still reads the coefficients before keeps its rule out of it.
+        # Cache of `rule`, which is the first; two threads may both append theirs. A change of a
+        # coefficient replaces the list, so that a thread which still reads the coefficients before
+        # keeps its rule out of it.
         self._rules: list[Rule] = []
         # Cache of `vectors`; None if the state must be checked first.
         self._ready: list[FlatVector] | None = None
