@@ -222,6 +222,56 @@ def test_a_state_that_no_generator_has_is_refused(
         run.fit(resume=path)
 
 
+class Flat(np.random.PCG64):
+    """A bit generator whose state holds no dict."""
+
+    @property
+    def state(self) -> Any:
+        state: Any = super().state
+        return {**state, **state["state"]}
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        descriptor: Any = np.random.PCG64.state
+        descriptor.__set__(self, {**value, "state": {n: value[n] for n in ("state", "inc")}})
+
+
+def test_a_bit_generator_of_a_users_own_continues(path: Path) -> None:
+    whole, first, resumed = (Run(seed=np.random.Generator(Flat(0))) for _ in range(3))
+    whole.fit()
+    first.fit(Checkpoint(path), epochs=2)
+    resumed.fit(resume=path)
+    assert resumed.result() == whole.result()
+    states = [run.options["seed"].bit_generator.state for run in (whole, resumed)]
+    assert states[0] == states[1]
+
+
+def test_what_the_setter_of_a_bit_generator_refuses_is_refused(path: Path) -> None:
+    Run(seed=np.random.Generator(Flat(0))).fit(Checkpoint(path))
+    content = read_stored(path)
+    content.sections["checkpoint"]["rng"]["state"] = "state"
+    save(path, content)
+    run = Run(seed=np.random.Generator(Flat(0)))
+    with refused(ValueError, str(path), unchanged=[run.net, run.optimizer, run.options["seed"]]):
+        run.fit(resume=path)
+
+
+@pytest.mark.parametrize("best", [np.ones(3), np.full(57, 1e300), np.full(57, "a"), 3])
+def test_other_best_parameters_are_refused(best: Any, path: Path) -> None:
+    Run(callbacks=[EarlyStopping("loss")]).fit(Checkpoint(path))
+    content = read_stored(path)
+    state = content.sections["checkpoint"]["callbacks"][0]
+    assert state["best_parameters"].shape == (57,)
+    state["best_parameters"] = best
+    save(path, content)
+    stopping = EarlyStopping("loss")
+    run = Run(callbacks=[stopping])
+    texts = str(path), "best_parameters"
+    with refused(ValueError, *texts, unchanged=[run.net, run.optimizer, run.seed]):
+        run.fit(resume=path)
+    assert stopping.best_parameters is None
+
+
 # What cannot be stored is found before training.
 
 

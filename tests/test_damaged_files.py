@@ -161,7 +161,7 @@ def test_an_unknown_section_is_refused(saved: Path) -> None:
 def test_keys_with_one_hash_are_refused(saved: Path) -> None:
     """Python would compare each with all others."""
     header, data = parts(saved)
-    keys = [[k * sys.hash_info.modulus, 0] for k in range(1000)]
+    keys = [[k * sys.hash_info.modulus, 0] for k in range(2000)]
     header["__metadata__"]["checkpoint"] = json.dumps({"$dict": keys})
     write(saved, header, data)
     assert_refused(saved, "same hash")

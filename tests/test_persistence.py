@@ -1,5 +1,7 @@
 """Networks and optimizers in files: what comes back, and what is refused."""
 
+import itertools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +227,20 @@ def test_loading_an_optimizer_that_is_not_there_is_refused(tmp_path: Path) -> No
     make([4, 2]).save(tmp_path / "net")
     with pytest.raises(ValueError, match=r"net' holds no optimizer; net.save\(path, optimizer\)"):
         nncore.load(tmp_path / "net", with_optimizer=True)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        list(itertools.product((-2, -1, 0, 1, 2), repeat=4)),
+        [2**k for k in range(500)],
+        [2.0**k for k in range(-300, 300)],
+    ],
+)
+def test_keys_that_share_some_hashes_are_stored(keys: list[Any]) -> None:
+    values = {key: i for i, key in enumerate(keys)}
+    stored = json.loads(json.dumps(encode("state", values, {})))
+    assert decode(stored, {}) == values
 
 
 def test_keys_with_dots_and_empty_texts_are_stored() -> None:

@@ -22,9 +22,11 @@ Tensors = dict[str, Array]
 
 _CODE_POINTS = 0x110000
 
-# How many keys may have the same hash. Lookups compare each with all others, and files could be
-# full of them.
-_MOST_ALIKE = 8
+# How often Python may compare keys of the same hash, each with all others: files could be full of
+# them. Per key, so that ordinary keys that share a few hashes, such as powers of 2, take linear
+# time; and at least as often as takes some milliseconds.
+_COMPARISONS_PER_KEY = 16
+_COMPARISONS = 2**20
 
 
 def encode(name: str, value: object, tensors: Tensors) -> Any:
@@ -116,7 +118,8 @@ def decode(value: Any, tensors: Tensors) -> Any:
     if tag == "$dict":
         items = decode(content, tensors)
         hashes = Counter(hash(key) for key, _ in items)
-        if any(count > _MOST_ALIKE for count in hashes.values()):
+        comparisons = sum(count * count for count in hashes.values())
+        if comparisons > _COMPARISONS_PER_KEY * len(items) + _COMPARISONS:
             raise ValueError("too many keys have the same hash")
         return dict(items)
     if tag == "$schedule":

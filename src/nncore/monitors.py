@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ._arrays import as_vector
@@ -202,6 +203,7 @@ class EarlyStopping(Monitor):
         super().set_state(state)
         best = state["best_parameters"]
         if best is not None:
+            best = np.asarray(best)
             best = as_vector("best_parameters", best, best.size, best.dtype)
         self.best_parameters = best
 

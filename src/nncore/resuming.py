@@ -20,6 +20,7 @@ from ._orders import shuffle
 from .hints import hint
 from .history import History
 from .long_arrays import LongArray
+from .monitors import EarlyStopping
 from .optimizers import Optimizer
 from .persistence import encode_architecture, read_stored
 from .session import StepOptions
@@ -44,6 +45,15 @@ Order = npt.NDArray[np.intp]
 
 # How many rows of the examples tell them from others.
 _SAMPLE = 64
+
+# NumPy's own, whose setters of the state accept too much.
+_BIT_GENERATORS = (
+    np.random.MT19937,
+    np.random.PCG64,
+    np.random.PCG64DXSM,
+    np.random.Philox,
+    np.random.SFC64,
+)
 
 
 def fingerprints(
@@ -242,9 +252,14 @@ class Record:
                 raise TypeError(f"kernels must be a name, got {kernels!r}")
             _check_generator(self._rng, values["rng"])
             states = list(zip(self._callbacks, values["callbacks"], strict=True))
+            n, dtype = stored.architecture.n_parameters, stored.architecture.dtype
+            for callback, state in states:
+                if isinstance(callback, EarlyStopping):
+                    best = state.get("best_parameters")
+                    if best is not None:
+                        state["best_parameters"] = as_vector("best_parameters", best, n, dtype)
             unfinished = values["parameters"]
             if unfinished is not None:
-                n, dtype = stored.architecture.n_parameters, stored.architecture.dtype
                 unfinished = as_vector("parameters", unfinished, n, dtype)
         least = position.epoch + (position.batch > 0)
         if epochs < least:
@@ -356,20 +371,27 @@ def _as_history(
 
 
 def _check_generator(rng: np.random.Generator, state: Any) -> None:
-    """Raise an error unless generators like `rng` can have the state.
+    """Raise an error unless the generator can have the state, and leave it as it is.
 
-    NumPy's accept others, too, and then read beyond their memory or repeat a number forever.
+    NumPy's own accept others, too, and then read beyond their memory or repeat a number forever.
+    PCG64 can do so if its increment is even; its ``integers`` then need not return.
     """
-    generator = type(rng.bit_generator)(0)
-    generator.state = state
-    outer: Any = generator.state
+    generator = rng.bit_generator
+    before = generator.state
+    try:
+        generator.state = state
+        outer: Any = generator.state
+    finally:
+        generator.state = before
+    if type(generator) not in _BIT_GENERATORS:
+        return
     inner = outer.get("state", {})
     if not (
         0 <= inner.get("pos", 0) <= len(inner.get("key", ()))  # of MT19937
         and 0 <= outer.get("buffer_pos", 0) <= len(outer.get("buffer", ()))  # of Philox
         and inner.get("inc", 1) % 2 == 1  # of PCG64
     ):
-        raise ValueError(f"no {type(generator).__name__} can have the state of its generator")
+        raise ValueError(f"the state of its generator is invalid for {type(generator).__name__}")
 
 
 def _as_position(
